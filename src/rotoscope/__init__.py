@@ -1,0 +1,1 @@
+"""Video object segmentation: one mask in, masks for every frame out."""

@@ -1,0 +1,1 @@
+"""Annotated clips and images, as the field lays them out on disk."""

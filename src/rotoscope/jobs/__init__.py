@@ -1,0 +1,1 @@
+"""Model, frames and output together: one clip, or many."""

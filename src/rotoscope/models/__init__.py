@@ -1,0 +1,1 @@
+"""One file (or folder) per published system, and the registry that names them."""

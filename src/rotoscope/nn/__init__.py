@@ -1,0 +1,1 @@
+"""Blocks with weights that two or more systems share."""

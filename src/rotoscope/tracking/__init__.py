@@ -1,0 +1,1 @@
+"""Runs the protocols on clips; knows no concrete model."""
