@@ -149,7 +149,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(tensors, str(path), official=source != "rotoscope", converted=source is not None, model=metadata.get(MODEL_KEY))
 
 
-def _unpickle(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+def _unpickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
@@ -158,7 +158,7 @@ def _unpickle(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         raise CheckpointError(message) from error
 
 
-def _find_state_dict(content: Any) -> dict[str, Tensor]:  # noqa: ANN401 - whatever the file holds
+def _find_state_dict(content: Any) -> dict[str, Tensor]:
     """The first mapping of names to tensors: the content itself, or under one of the usual keys."""
     if not isinstance(content, Mapping):
         return {}
