@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rotoscope.errors import CheckpointError, OutputError
+from rotoscope._files import write_atomically
+from rotoscope.errors import CheckpointError
 
 SOURCE_KEY = "rotoscope.source"
 """Metadata entry of our safetensors files: "official" for converted official weights, "rotoscope" for our own."""
@@ -118,17 +119,9 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], *, model: 
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
     metadata = {SOURCE_KEY: "official" if official else "rotoscope", MODEL_KEY: model, **(notes or {})}
     content = safetensors.torch.save({key: value.contiguous() for key, value in tensors.items()}, metadata)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        message = f"cannot write weights to {path}: {error.strerror or error}"
-        raise OutputError(message) from error
+    write_atomically(Path(path), content)
 
 
 def sha256(path: str | Path) -> str:

@@ -1,0 +1,40 @@
+"""Files that are either written whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+from rotoscope.errors import OutputError
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new and nothing between.
+
+    Args:
+        path: the file; its folder exists.
+        content: the bytes.
+        durable: wait until the bytes are on the disk, so that they survive a power cut too.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is unchanged.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """What to tell the user when a file could not be written."""
+    if error.errno == errno.ENOSPC:
+        return OutputError(f"the disk is full: {path} could not be written; what was written before is valid. Free some space and use --resume")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return OutputError(f"{path} is not writable; choose another output folder with -o")
+    return OutputError(f"{path} could not be written: {error.strerror or error}")

@@ -1,0 +1,186 @@
+"""The output folder of a run: its layout, its lock, and what is needed to go on after a crash.
+
+OUT/masks/CLIP/00000.png ...   indexed PNGs with the DAVIS palette, one folder per clip
+OUT/overlay.webm               the video with the masks drawn over it
+OUT/summary.json               what was done: frames, frames per second, area and confidence of each object in each frame
+OUT/.rotoscope/                the lock, the plan, the records so far, and what the model remembered at the last save
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import filelock
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from rotoscope._files import output_error, write_atomically
+from rotoscope.errors import InputError, OutputError
+from rotoscope.types import Frame
+from rotoscope.video.write import prepare_folder
+
+Existing = Literal["refuse", "resume", "overwrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """What the summary says of one frame; `objects` is by id: `area_pixels`, and `confidence` in 0..1."""
+
+    frame_index: int
+    time_seconds: float | None
+    file: str
+    given: bool
+    objects: dict[int, dict[str, float]]
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The record that `json.dumps(asdict(record))` wrote."""
+        fields = json.loads(line)
+        fields["objects"] = {int(object_id): measures for object_id, measures in fields["objects"].items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        pass_number: which of the planned passes is running.
+        next_frame: the frame that comes next in it; None at its start.
+        seconds: time spent so far, over all the processes that worked on the run.
+        finished: whether nothing is left to do.
+    """
+
+    pass_number: int = 0
+    next_frame: int | None = None
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class RunFolder:
+    """The output folder of one run, locked while it is open.
+
+    Args:
+        root: the folder; it is made if need be.
+        clip_name: names the folder of the masks.
+        plan: what is being done, as JSON values; a resumed run must have the same.
+        existing: what to do when the folder holds a run.
+
+    Raises:
+        OutputError: the folder is a file or not writable, another run holds its lock, or it holds a run and `existing` is "refuse".
+        InputError: the run to resume was started with other settings; the message lists the differences.
+    """
+
+    def __init__(self, root: Path, clip_name: str, plan: Mapping[str, Any], *, existing: Existing) -> None:
+        self.root = root
+        self.masks = root / "masks" / clip_name
+        self.summary = root / "summary.json"
+        self._private = root / ".rotoscope"
+        self._records = self._private / "records.jsonl"
+        self._state = self._private / "state.safetensors"
+        prepare_folder(root)
+        prepare_folder(self._private)
+        self._lock = filelock.FileLock(self._private / "lock", timeout=0)
+        self._acquire()
+        try:
+            self._settle(dict(plan), existing)
+            prepare_folder(self.masks)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    def append(self, record: FrameRecord) -> None:
+        """Add a record to those on disk; a later record of the same frame replaces an earlier one.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            with self._records.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record)) + "\n")
+        except OSError as error:
+            raise output_error(self._records, error) from error
+
+    def records(self) -> dict[int, FrameRecord]:
+        """All records by frame index, ascending. A line that a crash cut short is left out."""
+        found: dict[int, FrameRecord] = {}
+        if self._records.is_file():
+            for line in self._records.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = FrameRecord.from_json(line)
+                except (ValueError, TypeError, KeyError):
+                    continue
+                found[record.frame_index] = record
+        return dict(sorted(found.items()))
+
+    def save(self, progress: Progress, memory: Mapping[str, Tensor]) -> None:
+        """Keep how far the run is and what the model remembers, so that `restore` can go on from here.
+
+        Raises:
+            OutputError: it cannot be written; the previous save is unchanged.
+        """
+        content = safetensors.torch.save({key: tensor.contiguous() for key, tensor in memory.items()}, {"progress": json.dumps(asdict(progress))})
+        write_atomically(self._state, content, durable=True)
+
+    def restore(self) -> tuple[Progress, dict[str, Tensor]]:
+        """What `save` kept last; the start of the run if nothing was saved.
+
+        Raises:
+            OutputError: the saved state is damaged.
+        """
+        if not self._state.is_file():
+            return Progress(), {}
+        try:
+            with safetensors.safe_open(self._state, framework="pt") as file:
+                memory = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict: it cannot be iterated
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+        except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+            message = f"the saved state {self._state} is damaged ({error}); start again with --overwrite"
+            raise OutputError(message) from error
+        return progress, memory
+
+    def mask_path(self, frame: Frame) -> Path:
+        """Where the mask of a frame goes: named like the source file, or by its index."""
+        return self.masks / f"{frame.name or f'{frame.index:05d}'}.png"
+
+    def overlay_path(self, codec: str) -> Path:
+        """Where the overlay video goes."""
+        return self.root / ("overlay.mp4" if codec == "h264" else "overlay.webm")
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except filelock.Timeout as error:
+            message = f"another run is writing to {self.root}; wait for it, or choose another folder with -o"
+            raise OutputError(message) from error
+
+    def _settle(self, plan: dict[str, Any], existing: Existing) -> None:
+        """Start afresh, or make sure that what is there can be resumed."""
+        path = self._private / "plan.json"
+        plan = json.loads(json.dumps(plan))
+        if path.is_file() and existing == "resume":
+            _require_same(json.loads(path.read_text(encoding="utf-8")), plan)
+            return
+        if path.is_file() and existing == "refuse":
+            message = f"{self.root} holds a run already; use --resume to go on with it, --overwrite to replace it, or another folder with -o"
+            raise OutputError(message)
+        for stale in (self._state, self._records, self.summary, *self.masks.glob("*.png")):
+            stale.unlink(missing_ok=True)
+        write_atomically(path, json.dumps(plan, indent=1).encode())
+
+
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differences = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if differences:
+        message = "the run to resume was started with other settings: " + "; ".join(differences) + "; use the same, or --overwrite"
+        raise InputError(message)

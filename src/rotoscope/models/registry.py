@@ -1,0 +1,199 @@
+"""The table of models: what each is called, which file builds it, where its weights come from, and how to load it."""
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rotoscope.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from rotoscope.models.checkpoints import Checkpoint
+    from rotoscope.types import Tracker
+
+Task = Literal["track", "detect"]
+
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A row of the table.
+
+    Attributes:
+        name: what the user calls it.
+        task: what it does.
+        module: the file that builds it, under `rotoscope.models`; it has VARIANTS, OFFICIAL_NAMES and `build`.
+        summary: one line.
+        paper: where the method is published.
+        origin: where the weights come from.
+        licence: the terms of the weights.
+        official_files: the names of the official weights files.
+        shipped: whether the weights are inside the package.
+        published: the official score, with its benchmark.
+    """
+
+    name: str
+    task: Task
+    module: str
+    summary: str
+    paper: str
+    origin: str
+    licence: str
+    official_files: tuple[str, ...] = ()
+    shipped: bool = False
+    published: str = ""
+
+
+_ROWS = (
+    ModelSpec(
+        name="mast-lite",
+        task="track",
+        module="mast_lite",
+        summary="MAST's memory read over EfficientNet-Lite0 features; needs no training and no download",
+        paper="Lai et al., CVPR 2020 (memory read); Tan and Le, ICML 2019 (features)",
+        origin="ImageNet weights of EfficientNet-Lite0, in the package",
+        licence="Apache-2.0",
+        shipped=True,
+    ),
+    ModelSpec(
+        name="mast",
+        task="track",
+        module="mast",
+        summary="self-supervised tracker with two-step memory localisation",
+        paper="Lai, Lu and Xie, MAST, CVPR 2020",
+        origin="the link in the README of the official repository (zlai0/MAST)",
+        licence="none stated: the official repository has no licence",
+        official_files=("checkpoint.pt",),
+        published="J&F 65.5 on DAVIS-2017 val",
+    ),
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in _ROWS}
+DEFAULT_TRACKER = "mast-lite"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStatus:
+    """Where the weights of a model are, if they are anywhere.
+
+    Attributes:
+        path: the file, or None.
+        where: "package", "imported" or "missing".
+    """
+
+    path: Path | None
+    where: Literal["package", "imported", "missing"] = field(default="missing")
+
+
+def list_models(task: Task | None = None) -> list[ModelSpec]:
+    """The rows of the table, in its order; with `task`, those that do it."""
+    return [spec for spec in REGISTRY.values() if task in (None, spec.task)]
+
+
+def spec_of(name: str) -> ModelSpec:
+    """The row of a model; "default" means the tracker that ships.
+
+    Raises:
+        InputError: no such model; the message lists those there are.
+    """
+    spec = REGISTRY.get(DEFAULT_TRACKER if name == "default" else name)
+    if spec is None:
+        message = f"there is no model '{name}'; models: default, {', '.join(REGISTRY)}"
+        raise InputError(message)
+    return spec
+
+
+def imported_weights_folder() -> Path:
+    """Where `rotoscope weights import` puts converted weights: $ROTOSCOPE_WEIGHTS, or a folder in the user's home."""
+    stated = os.environ.get("ROTOSCOPE_WEIGHTS")
+    return Path(stated) if stated else Path.home() / ".local" / "share" / "rotoscope" / "weights"
+
+
+def find_weights(spec: ModelSpec) -> WeightsStatus:
+    """The weights file that `load` takes when none is named: an imported one first, then the one in the package."""
+    file_name = f"{spec.name}.safetensors"
+    imported = imported_weights_folder() / file_name
+    if imported.is_file():
+        return WeightsStatus(imported, "imported")
+    if spec.shipped and (SHIPPED_WEIGHTS / file_name).is_file():
+        return WeightsStatus(SHIPPED_WEIGHTS / file_name, "package")
+    return WeightsStatus(None)
+
+
+def load(name: str = "default", *, weights: str | Path | None = None, device: str = "auto") -> "Tracker":
+    """A tracker with its weights, ready to follow objects.
+
+    Args:
+        name: a name from `list_models`, or "default".
+        weights: a file: official weights, or ours. By default what was imported, or what ships.
+        device: "cpu", "cuda", "cuda:1", ..., or "auto": CUDA where there is one.
+
+    Raises:
+        InputError: no such model, or no such device.
+        CheckpointError: no weights, or weights that do not fit the model.
+    """
+    from rotoscope.models.checkpoints import read_checkpoint
+
+    spec = spec_of(name)
+    path = Path(weights) if weights is not None else find_weights(spec).path
+    if path is None:
+        files = " or ".join(spec.official_files) or "a weights file"
+        message = (
+            f"'{spec.name}' ships no weights; get {files} from {spec.origin} (licence: {spec.licence}), "
+            f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with --weights"
+        )
+        raise CheckpointError(message)
+    return build(spec, read_checkpoint(path), device=pick_device(device))
+
+
+def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str) -> "Tracker":
+    """The model of a row with the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model, or does not fit.
+    """
+    if checkpoint.model is not None and checkpoint.model != spec.name:
+        message = f"{checkpoint.path} holds weights of '{checkpoint.model}', not of '{spec.name}'; use --model {checkpoint.model}"
+        raise CheckpointError(message)
+    module = module_of(spec)
+    tracker: Tracker = module.build(module.VARIANTS[spec.name], checkpoint, device)
+    return tracker
+
+
+def module_of(spec: ModelSpec) -> Any:
+    """The imported module of a row."""
+    return importlib.import_module(f"rotoscope.models.{spec.module}")
+
+
+def identify(checkpoint: "Checkpoint") -> list[str]:
+    """The names of the models that a checkpoint fits, by its keys and shapes alone."""
+    names = []
+    for spec in REGISTRY.values():
+        try:
+            build(spec, checkpoint, device="cpu")
+        except CheckpointError:
+            continue
+        names.append(spec.name)
+    return names
+
+
+def pick_device(device: str) -> str:
+    """The device to run on; "auto" is CUDA where there is one, and the CPU otherwise.
+
+    Raises:
+        InputError: the device does not exist here; there is no silent fallback.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"device '{device}' cannot be used here ({reason}); use --device cpu, or auto"
+        raise InputError(message) from error
+    return device
