@@ -5,7 +5,7 @@ Axes are always `[channels, height, width]`; points are `(x, y)` and boxes `(x0,
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Int32, UInt8
@@ -66,7 +66,7 @@ class Masks:
         return self.probs.shape[1], self.probs.shape[2]
 
     @classmethod
-    def from_labels(cls, labels: Int[Tensor, "h w"] | UInt8[Tensor, "h w"], object_ids: Iterable[int] | None = None) -> Self:
+    def from_labels(cls, labels: Int[Tensor, "h w"] | UInt8[Tensor, "h w"], object_ids: Iterable[int] | None = None) -> "Masks":
         """Certain masks from a map of object ids, 0 being the background.
 
         Args:
@@ -85,7 +85,7 @@ class Masks:
             message = f"the mask holds object ids {unlisted}, which are not among the objects listed {list(ids)}"
             raise MaskError(message)
         channels = torch.tensor((0, *ids), dtype=torch.int64, device=labels.device)
-        return cls((labels.to(torch.int64)[None] == channels[:, None, None]).to(torch.float32), ids)
+        return Masks((labels.to(torch.int64)[None] == channels[:, None, None]).to(torch.float32), ids)
 
     def labels(self) -> Int32[Tensor, "h w"]:
         """The most probable id of each pixel, 0 for the background; ties go to the lower channel."""
