@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
             width, width, stage.kernel, stride=stride, dilation=dilation, groups=width, folded=folded, lean_before=lean_before
         )
         self.project = PaddedConv(width, stage.channels, 1, folded=folded)
-        self.is_residual = stage.stride == 1 and inputs == stage.channels
+        self.is_residual = stride == 1 and inputs == stage.channels
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """The block's output; no activation at the end."""

@@ -1,0 +1,40 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from rotoscope._extras import require
+from rotoscope._files import output_error, write_atomically
+from rotoscope.errors import MissingExtraError, OutputError
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new", durable=True)
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, b"old")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_without_permission_is_called_not_writable() -> None:
+    assert "not writable" in str(output_error(Path("x"), PermissionError(errno.EACCES, "denied")))
+
+
+def test_an_optional_package_is_imported_or_its_extra_named() -> None:
+    assert require("json", extra="jobs").dumps([1]) == "[1]"
+    with pytest.raises(MissingExtraError, match=r"pip install 'rotoscope\[jobs\]'"):
+        require("no_such_package", extra="jobs")
