@@ -1,4 +1,4 @@
-"""A clip on disk, a mask for it, and a tracker whose result depends on everything it remembers."""
+"""Fixtures of the job and command tests: a clip on disk, a mask for it, and a tracker whose result depends on its history."""
 
 from collections.abc import Mapping
 from pathlib import Path
