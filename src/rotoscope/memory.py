@@ -15,17 +15,19 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True, slots=True)
 class MemorySchedule:
-    """Which steps of a pass serve as references for the next one. Given frames always do.
+    """Which steps of a pass serve as references for the next one.
 
     Attributes:
         anchors: steps that stay for ever (MAST: 0 and 5).
         recent: ages that serve, 1 being the frame before (MAST: 1, 3, 5).
         every: each step divisible by this stays too (MiVOS: 5); None for none.
+        given_serve: given frames serve for ever, whatever their step. They are kept in any case.
     """
 
     anchors: tuple[int, ...] = (0,)
     recent: tuple[int, ...] = (1,)
     every: int | None = None
+    given_serve: bool = True
 
     def __post_init__(self) -> None:
         if any(age < 1 for age in self.recent) or any(step < 0 for step in self.anchors):
@@ -105,7 +107,7 @@ class FrameMemory(Generic[Entry]):
         return [
             (step, slot.entry)
             for step, slot in sorted(self._slots.items())
-            if slot.given or self.schedule.is_long_term(step) or self.schedule.is_recent(step, target)
+            if (slot.given and self.schedule.given_serve) or self.schedule.is_long_term(step) or self.schedule.is_recent(step, target)
         ]
 
     def clear(self) -> None:

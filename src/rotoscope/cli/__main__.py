@@ -5,12 +5,14 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from rotoscope._version import __version__
 from rotoscope.cli import doctor, evaluate, track, weights
 from rotoscope.errors import PropagationError, RotoscopeError
+
+_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+"""Click's ClickException, from whichever click this Typer carries: recent ones have their own."""
 
 OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _explain(error: BaseException) -> int:
     """Say in one line what went wrong; the exit code."""
+    if isinstance(error, _UsageProblem):
+        error.show(sys.stderr)  # type: ignore[attr-defined] # the class is only known at run time
+        return USAGE
     match error:
-        case KeyboardInterrupt() | click.exceptions.Abort():
+        case KeyboardInterrupt() | typer.Abort():
             return _say("interrupted", INTERRUPTED)
-        case click.ClickException():
-            error.show(sys.stderr)
-            return USAGE
         case PropagationError():
             return _say(f"error: {error}", INTERNAL)
         case RotoscopeError():
