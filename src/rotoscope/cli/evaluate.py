@@ -1,0 +1,158 @@
+"""`rotoscope evaluate`: how good are the masks, by the measures of the field."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rotoscope.cli.progress import progress_bar
+from rotoscope.errors import InputError
+
+if TYPE_CHECKING:
+    from rotoscope.datasets.davis import AnnotatedClip
+    from rotoscope.evaluation.davis import ClipFiles, ClipScores
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score masks by the measures of the field.")
+
+FRAMES_PER_WORKER = 1000
+"""A frame takes about 3 ms and a process 0.3 s to start: for fewer frames, more processes gain nothing."""
+PIPED_WIDTH = 120
+"""Columns of the table where there is no terminal: wide enough for every figure."""
+
+
+@app.callback()
+def evaluate() -> None:
+    """Score masks by the measures of the field."""
+
+
+@app.command("davis")
+def davis(
+    *,
+    predictions: Annotated[Path | None, typer.Option(help="Predicted masks: CLIP/00000.png, indexed or 0/255.")] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="The DAVIS root with the annotations of the predictions.")] = None,
+    model: Annotated[str | None, typer.Option(help="Run this model of `rotoscope weights list` and score it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The DAVIS root to run the model on.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the model's masks in this folder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    clips: Annotated[str | None, typer.Option(help="Only these clips: a,b,c.")] = None,
+    year: Annotated[Literal["auto", "2016", "2017"], typer.Option(help="2016: one merged object. 2017: object ids.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that score; by default up to one per core.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to FILE, and those per frame to FILE-frames.csv.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write a plot of J and F over the frames of each clip to this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")] = False,
+) -> None:
+    """J, F and J&F on DAVIS, of masks in a folder (--predictions, --ground-truth) or of a model (--model, --data).
+
+    The first and the last frame of a clip are not scored; the total is the mean over all objects of all clips, as officially.
+    """
+    root = _root(predictions, ground_truth, model, data)
+    if model is None and (weights is not None or output is not None):
+        message = "--weights and --output belong to --model; with --predictions nothing is run"
+        raise InputError(message)
+    from rotoscope.datasets.davis import read_davis
+    from rotoscope.evaluation.davis import find_predictions
+
+    chosen = read_davis(root, clips=_names(clips), year=year, with_frames=model is not None)
+    _prepare_outputs(csv, plots)
+    fps = None
+    with ExitStack() as stack:
+        if model is not None:
+            predictions = output or Path(stack.enter_context(TemporaryDirectory(prefix="rotoscope-")))
+            fps = _run(model, weights, device, chosen, predictions)
+        assert predictions is not None, "_root lets nothing else pass"
+        files = find_predictions(chosen, predictions)
+        scores = _score(files, workers or _enough_workers(files))
+    _show(scores, fps, as_json=as_json)
+    _write(scores, csv, plots)
+
+
+def _root(predictions: Path | None, ground_truth: Path | None, model: str | None, data: Path | None) -> Path:
+    """The DAVIS root, from whichever of the two pairs of options was given."""
+    if predictions is not None and ground_truth is not None and model is None and data is None:
+        return ground_truth
+    if model is not None and data is not None and predictions is None and ground_truth is None:
+        return data
+    message = "give either --predictions DIR and --ground-truth DIR, to score masks, or --model NAME and --data DIR, to run a model and score it"
+    raise InputError(message)
+
+
+def _names(clips: str | None) -> list[str] | None:
+    return None if clips is None else [name.strip() for name in clips.split(",") if name.strip()]
+
+
+def _prepare_outputs(csv: Path | None, plots: Path | None) -> None:
+    """Make the folders of the results, so that a wrong path is reported before the work and not after it."""
+    from rotoscope.evaluation.report import prepare_folder
+
+    if csv is not None and csv.is_dir():
+        message = f"--csv {csv} is a folder; give the name of a file in it"
+        raise InputError(message)
+    for folder in (csv and csv.parent, plots):
+        if folder is not None:
+            prepare_folder(folder)
+
+
+def _run(model: str, weights: Path | None, device: str, clips: "Sequence[AnnotatedClip]", output: Path) -> float:
+    """Run the model over the clips; how many frames it tracked per second."""
+    from rotoscope.models import registry
+
+    tracker = registry.load(model, weights=weights, device=device)
+    from rotoscope.evaluation.run import frames_per_second, track_clips
+
+    done = []
+    with progress_bar() as progress:
+        task = progress.add_task("tracking", total=sum(len(clip.frame_paths) for clip in clips))
+        for frame in track_clips(clips, tracker, output):
+            done.append(frame)
+            progress.update(task, advance=1, description=frame.clip)
+    return frames_per_second(done)
+
+
+def _enough_workers(files: "Sequence[ClipFiles]") -> int:
+    num_frames = sum(len(clip.annotation_paths) for clip in files)
+    return min(os.cpu_count() or 1, 1 + num_frames // FRAMES_PER_WORKER)
+
+
+def _score(files: "Sequence[ClipFiles]", workers: int) -> "list[ClipScores]":
+    from rotoscope.evaluation.davis import score_clips
+
+    scores = []
+    with progress_bar() as progress:
+        task = progress.add_task("scoring", total=sum(len(clip.annotation_paths) for clip in files))
+        for clip in score_clips(files, workers=workers):
+            scores.append(clip)
+            progress.advance(task, len(clip.frame_names))
+    return scores
+
+
+def _show(scores: "Sequence[ClipScores]", fps: float | None, *, as_json: bool) -> None:
+    from rotoscope.evaluation.report import as_dict, table
+
+    if as_json:
+        typer.echo(json.dumps(as_dict(scores, fps=fps)))
+        return
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table(scores))
+    for clip in scores:
+        for note in clip.notes:
+            typer.echo(f"note: {note}", err=True)
+    if fps is not None:
+        typer.echo(f"{fps:.1f} frames/s, the loading of the model and the writing of masks not counted")
+
+
+def _write(scores: "Sequence[ClipScores]", csv: Path | None, plots: Path | None) -> None:
+    from rotoscope.evaluation.report import write_csv, write_plots
+
+    if csv is not None:
+        for path in write_csv(csv, scores):
+            typer.echo(f"wrote {path}", err=True)
+    if plots is not None:
+        typer.echo(f"wrote {len(write_plots(plots, scores))} plots to {plots}", err=True)
