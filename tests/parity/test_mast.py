@@ -174,7 +174,7 @@ def test_encoder_in_training_mode_and_its_running_statistics() -> None:
     with torch.no_grad():
         post = encoder(a["lab"])
     assert worst(post, a["post_train"]) < 1e-3
-    # The fixture's "after" statistics are the filler's own, that is from before the forward; so they are compared as such, and the update by its rule.
+    # The fixture's "after" statistics are the filler's own, from before the forward: they are compared as such, and the update by its rule.
     before = loaded_encoder().stem[1]
     assert worst(before.running_mean, a["bn_mean_after"]) < 1e-6
     assert worst(before.running_var, a["bn_var_after"]) < 1e-6
@@ -338,7 +338,7 @@ def test_a_training_step(channel: int) -> None:
     loss.backward()
     for ours, name in ((encoder.stem[0].weight.grad, "grad_conv1"), (encoder.head.bias.grad, "grad_post_bias")):
         theirs = a[f"{name}_ch{channel}"]
-        # README: 1e-3. In float64 our own gradient of conv1 is 4e-3 from the stored one, so that is the fixture's rounding; in float32 1.1e-3 and 1.6e-3.
+        # README: 1e-3. In float64 our gradient of conv1 is 4e-3 from the stored one, so that is its rounding; in float32 1.1e-3 and 1.6e-3.
         assert worst(ours, theirs) < 2e-3 * float(theirs.abs().max())
     norm = torch.stack([parameter.grad.norm() for parameter in encoder.parameters()]).norm()
     assert float(norm) == pytest.approx(float(a[f"gradnorm_ch{channel}"]), rel=1e-3)

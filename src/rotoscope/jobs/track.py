@@ -1,6 +1,6 @@
 """The main job as a generator: a video and a few given masks in, masks for every frame out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _run_passes(clip: Clip, passes: list[Pass], given: GivenMasks, tracker: Trac
             yield result_of(frame, masks, given=frame.index in given)
 
 
-def frames_of(clip: Clip, one_pass: Pass) -> Iterator[Frame]:
+def frames_of(clip: Clip, one_pass: Pass) -> Generator[Frame]:
     """The frames of a pass, decoded ahead in a thread."""
     return prefetch(clip.frames(one_pass.start, one_pass.stop, reverse=one_pass.reverse), DECODE_AHEAD_FRAMES)
 
@@ -179,6 +179,8 @@ def _label_tensor(source: NDArray[Any] | Tensor, frame_index: int) -> Tensor:
     labels = torch.as_tensor(np.ascontiguousarray(source) if isinstance(source, np.ndarray) else source)
     if labels.dtype == torch.bool:
         labels = labels.to(torch.uint8)
+    if labels.ndim == 2 and labels.dtype == torch.uint8 and set(torch.unique(labels).tolist()) <= {0, 255}:
+        labels = labels // 255  # black and white, as mask files have it
     if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex():
         shape = "x".join(str(size) for size in labels.shape)
         message = f"the mask for frame {frame_index} is {labels.dtype} {shape}; give a map of integer object ids [h, w]"

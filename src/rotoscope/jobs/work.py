@@ -101,7 +101,7 @@ class TrackRun:
         lengths = [one_pass.length for one_pass in self.passes]
         self.total_frames = None if None in lengths else sum(length or 0 for length in lengths) - (len(lengths) - 1)
 
-    def records(self) -> Iterator[FrameRecord]:
+    def records(self) -> Generator[FrameRecord]:
         """Do the work: a record per frame, in the order of the passes; frames done by an earlier process are not repeated.
 
         Raises:
@@ -237,11 +237,11 @@ class _Session:
         """
         with ExitStack() as stack:  # each step runs even if one before it failed
             stack.callback(self._write_summary)
-            if self._propagator is not None:
-                stack.callback(self._save)
             if self._video is not None:
                 stack.callback(self._video.close)
             stack.callback(self._writer.close)
+            if self._propagator is not None:
+                stack.callback(self._save)  # the last pushed is the first to run: once all that was submitted is on disk
 
     def _write_summary(self) -> None:
         records = list(self._folder.records().values())

@@ -45,8 +45,17 @@ class PaddedConv(nn.Module):
     An uneven padding has its larger half after the map, as TensorFlow's "same" has it, or with `lean_before` in front of it.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1, folded: bool = False, lean_before: bool = False
+    def __init__(  # noqa: PLR0913 - a network constructor
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        folded: bool = False,
+        lean_before: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation=dilation, groups=groups, bias=folded)
@@ -73,9 +82,7 @@ class PaddedConv(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen with a 1x1 convolution, filter each channel by itself, narrow again; the input is added where the shapes agree."""
 
-    def __init__(
-        self, inputs: int, stage: Stage, *, stride: int, dilation: int = 1, folded: bool = False, lean_before: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, stage: Stage, *, stride: int, dilation: int = 1, folded: bool = False, lean_before: bool = False) -> None:
         super().__init__()
         width = inputs * stage.expansion
         self.expand = PaddedConv(inputs, width, 1, folded=folded) if stage.expansion > 1 else None
@@ -104,9 +111,7 @@ class EfficientNetLite(nn.Module):
             middle of the pixels they stand for, so that maps of different strides and of labels can be laid over each other.
     """
 
-    def __init__(
-        self, stages: tuple[Stage, ...] = LITE0_STAGES, *, output_stride: int = 32, folded: bool = False, padding: Padding = "same"
-    ) -> None:
+    def __init__(self, stages: tuple[Stage, ...] = LITE0_STAGES, *, output_stride: int = 32, folded: bool = False, padding: Padding = "same") -> None:
         super().__init__()
         self.stem = PaddedConv(3, STEM_CHANNELS, 3, stride=2, folded=folded)
         blocks: list[InvertedResidual] = []

@@ -81,7 +81,7 @@ def window_part(
     inside = F.pad(torch.ones_like(query[:1]), (radius, radius + right, radius, radius + bottom)) if masked_outside else None
     outside = None if inside is None else _surroundings(inside, radius) == 0
     parts = []
-    for chosen in torch.arange(rows * columns, device=query.device).split(_TILES_AT_ONCE):
+    for chosen in torch.split(torch.arange(rows * columns, device=query.device), _TILES_AT_ONCE):
         at = (slice(None), chosen // columns, chosen % columns)
         logits = torch.bmm(_flat(queries[at]).transpose(1, 2), _flat(keys[at]))
         hidden = blocked if outside is None else blocked | _flat(outside[at])
@@ -189,7 +189,8 @@ def _blend(products: Float[Tensor, "q s s"], fractions: Float[Tensor, "2 q"]) ->
     """Values between cells from those at the four cells around; p = s - 1."""
     x, y = fractions[:, :, None, None]
     across = products[:, :, :-1] * (1 - x) + products[:, :, 1:] * x
-    return across[:, :-1] * (1 - y) + across[:, 1:] * y
+    blended: Tensor = across[:, :-1] * (1 - y) + across[:, 1:] * y
+    return blended
 
 
 def _spread(weights: Float[Tensor, "q p p"], fractions: Float[Tensor, "2 q"]) -> Float[Tensor, "q s s"]:

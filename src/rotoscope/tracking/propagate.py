@@ -1,6 +1,6 @@
 """The loop that carries masks through a clip: read the memory, merge what was given, write the memory, yield."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 import torch
 
@@ -8,7 +8,9 @@ from rotoscope.errors import InputError, MaskError, PropagationError
 from rotoscope.types import Frame, Masks, Propagator
 
 
-def propagate(frames: Iterable[Frame], propagator: Propagator, given: Mapping[int, Masks], *, resumed: bool = False) -> Iterator[tuple[Frame, Masks]]:
+def propagate(
+    frames: Iterable[Frame], propagator: Propagator, given: Mapping[int, Masks], *, resumed: bool = False
+) -> Generator[tuple[Frame, Masks]]:
     """Masks for each frame, in the order in which the frames come.
 
     Frames may come forwards, backwards or with gaps, and the pass may be stopped at any of them. A mask given for a frame wins over the

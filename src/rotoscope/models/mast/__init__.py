@@ -62,5 +62,5 @@ def build(config: MastConfig, checkpoint: Checkpoint, device: str) -> MastTracke
     encoder = MastEncoder()
     load_strictly(encoder, rename(checkpoint, OFFICIAL_NAMES))
     encoder.requires_grad_(requires_grad=False).fold()
-    encoder.to(device).to(memory_format=torch.channels_last)
+    encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
     return MastTracker(encoder, replace(config, one_offset_for_all_values=True) if checkpoint.official else config)

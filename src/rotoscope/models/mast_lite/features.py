@@ -1,0 +1,101 @@
+"""What is computed once per frame: network features, colours, and the picture at the working size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from rotoscope.nn.efficientnet_lite import EfficientNetLite, normalise
+from rotoscope.ops.color import rgb_to_lab
+from rotoscope.ops.window_read import WindowRead
+from rotoscope.types import Frame
+
+_FINE = 4
+"""Stride of the classifier's grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class MastLiteConfig:
+    """The numbers of the tracker; lengths in cells are of the grid they are used on.
+
+    Attributes:
+        short_side: frames are resized so that their shorter side has this many pixels,
+        max_enlargement: but never enlarged by more than this,
+        max_pixels: and never to more pixels than this.
+        read: the memory read, at stride 8.
+        recent: ages of the predicted frames that are read.
+        looks_weight: share of the classifier's log-odds that is added to those of the memory read.
+        looks_limit: the classifier's log-odds are cut to plus and minus this.
+        least_prior: a channel's probability after the memory read, at least; it is what lets the classifier win.
+        shrinkage: of the classifier's covariance.
+        surroundings: how far around the objects the background is learnt at full weight, at stride 4.
+        distant_weight: weight of the background farther off.
+        fading: what is left of the predicted frames' moments after each further frame.
+        predicted_share: weight of the predicted frames' moments, that of the given ones being 1,
+        largest_growth: times how much larger the object is in them, but at most this (and at least one over this).
+        stray_share: parts of an object smaller than this share of its largest part are dropped; cells less than two apart are one part.
+        edge_radius: of the guided filter, at half the working size.
+        edge_smoothness: variance of Lab below which the guided filter sees no edge.
+    """
+
+    short_side: int = 480
+    max_enlargement: float = 2.0
+    max_pixels: int = 480 * 1120
+    read: WindowRead = field(default_factory=WindowRead)
+    recent: tuple[int, ...] = (1, 3)
+    looks_weight: float = 0.5
+    looks_limit: float = 4.0
+    least_prior: float = 0.02
+    shrinkage: float = 2e-3
+    surroundings: int = 24
+    distant_weight: float = 0.1
+    fading: float = 0.9
+    predicted_share: float = 0.3
+    largest_growth: float = 4.0
+    stray_share: float = 0.1
+    edge_radius: int = 6
+    edge_smoothness: float = 3e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is computed once per frame: keys at stride 8, descriptors at stride 4 and the picture at the working size."""
+
+    key: Float[Tensor, "c h w"]
+    descriptors: Float[Tensor, "d h2 w2"]
+    guide: Float[Tensor, "3 h3 w3"]
+
+
+def working_hw(hw: tuple[int, int], config: MastLiteConfig) -> tuple[int, int]:
+    """The size at which frames of a size are worked on: both sides are multiples of 16, at least 32."""
+    scale = min(config.short_side / min(hw), config.max_enlargement, (config.max_pixels / (hw[0] * hw[1])) ** 0.5)
+    height, width = (max(32, 16 * round(side * scale / 16)) for side in hw)
+    return height, width
+
+
+def extract(encoder: EfficientNetLite, frame: Frame, config: MastLiteConfig) -> Features:
+    """The features of a frame."""
+    device = next(encoder.parameters()).device
+    hw = working_hw(frame.hw, config)
+    image = resize(frame.image.to(device).float(), hw).clamp(0, 255)
+    maps = encoder(normalise(image[None]).contiguous(memory_format=torch.channels_last))
+    lines = [F.normalize(maps[stride][0].float(), dim=0) for stride in (4, 8, 16)]
+    fine = (hw[0] // _FINE, hw[1] // _FINE)
+    guide = rgb_to_lab(image / 255) / 100
+    colour = resize(guide, fine)
+    products = colour[[0, 0, 0, 1, 1, 2]] * colour[[0, 1, 2, 1, 2, 2]]
+    descriptors = torch.cat([*(resize(line, fine) for line in lines), colour, products])
+    return Features(torch.cat(lines[1:]), descriptors, guide)
+
+
+def resize(maps: Float[Tensor, "n h w"], hw: Sequence[int]) -> Float[Tensor, "n h2 w2"]:
+    """Linear interpolation, with averaging where maps get smaller."""
+    if tuple(maps.shape[1:]) == tuple(hw):
+        return maps
+    smaller = hw[0] < maps.shape[1] or hw[1] < maps.shape[2]
+    if smaller and maps.shape[1] % hw[0] == 0 and maps.shape[2] % hw[1] == 0:
+        return F.avg_pool2d(maps, (maps.shape[1] // hw[0], maps.shape[2] // hw[1]))
+    return F.interpolate(maps[None], tuple(hw), mode="bilinear", align_corners=False, antialias=smaller)[0]

@@ -1,0 +1,159 @@
+"""The pass of mast-lite over a clip."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from rotoscope.errors import InputError, PropagationError
+from rotoscope.memory import FrameCache, FrameMemory, MemorySchedule
+from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extract, resize
+from rotoscope.models.mast_lite.looks import Looks
+from rotoscope.nn.efficientnet_lite import EfficientNetLite
+from rotoscope.ops.components import small_parts
+from rotoscope.ops.guided import guided_coefficients
+from rotoscope.types import Frame, Masks
+
+_OBJECTS_AT_ONCE = 8
+"""Bounds the scratch memory of the guided filter: 10 MB for each object at 480p."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A remembered frame: its keys, and its masks at the same stride."""
+
+    key: Float[Tensor, "c h w"]
+    masks: Masks
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.key, self.masks.probs))
+
+
+class MastLitePropagator:
+    """One pass over one clip."""
+
+    def __init__(self, encoder: EfficientNetLite, config: MastLiteConfig, *, max_memory_bytes: int | None = None) -> None:
+        self._encoder = encoder
+        self._config = config
+        schedule = MemorySchedule(anchors=(0,), recent=config.recent)
+        self._memory: FrameMemory[_Entry] = FrameMemory(schedule, lambda entry: entry.num_bytes, max_bytes=max_memory_bytes)
+        self._cache: FrameCache[Features] = FrameCache(2)
+        self._looks = Looks(config)
+        self._first: int | None = None
+
+    @torch.no_grad()
+    def predict(self, frame: Frame) -> Masks:
+        """Masks of a frame, for every object ever remembered.
+
+        Raises:
+            PropagationError: nothing is remembered yet.
+        """
+        entries = self._references(frame)
+        ids = entries[-1].masks.object_ids
+        features = self._features(frame)
+        prior = self._config.read(features.key, [entry.key for entry in entries], [entry.masks.select(ids).probs for entry in entries])
+        probs = self._without_strays(self._with_looks(prior, features, ids))
+        probs = self._follow_edges(features.guide, probs)
+        return Masks(normalised(resize(probs, frame.hw)), ids)
+
+    @torch.no_grad()
+    def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
+        """Store a frame and learn its objects' looks."""
+        if self._first is None:
+            self._first = frame.index
+        features = self._features(frame)
+        known = self._newest().masks.object_ids if len(self._memory) else ()
+        masks = masks.select((*known, *(object_id for object_id in masks.object_ids if object_id not in known)))
+        probs = masks.probs.to(features.key)
+        coarse, fine = (normalised(resize(probs, grid.shape[1:])) for grid in (features.key, features.descriptors))
+        self._looks.learn(features.descriptors, Masks(fine, masks.object_ids), given=given)
+        self._memory.add(abs(frame.index - self._first), _Entry(features.key, Masks(coarse, masks.object_ids)), given=given)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is remembered."""
+        tensors = {f"looks.{name}": tensor for name, tensor in self._looks.state().items()}
+        if self._first is not None:
+            tensors["first"] = torch.tensor(self._first)
+        for step, entry, given in self._memory:
+            tensors[f"frames.{step}.key"] = entry.key
+            tensors[f"frames.{step}.probs"] = entry.masks.probs
+            tensors[f"frames.{step}.object_ids"] = torch.tensor(entry.masks.object_ids, dtype=torch.int64)
+            tensors[f"frames.{step}.given"] = torch.tensor(given)
+        return tensors
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            InputError: the tensors are not those of this kind of propagator.
+        """
+        device = next(self._encoder.parameters()).device
+        try:
+            steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("frames.")})
+            frames = {step: {part: state[f"frames.{step}.{part}"].to(device) for part in ("key", "probs", "object_ids", "given")} for step in steps}
+            first = int(state["first"]) if "first" in state else None
+            looks = Looks.restored(
+                {name.removeprefix("looks."): t.to(device) for name, t in state.items() if name.startswith("looks.")}, self._config
+            )
+        except (KeyError, ValueError, IndexError) as error:
+            message = f"this is not the state of a mast-lite pass: {error} is missing or misnamed; start the clip again without --resume"
+            raise InputError(message) from error
+        self._memory.clear()
+        self._cache = FrameCache(2)
+        self._first, self._looks = first, looks
+        for step, parts in frames.items():
+            masks = Masks(parts["probs"], tuple(parts["object_ids"].tolist()))
+            self._memory.add(step, _Entry(parts["key"], masks), given=bool(parts["given"]))
+
+    def _features(self, frame: Frame) -> Features:
+        return self._cache.get(frame.index, lambda: extract(self._encoder, frame, self._config))
+
+    def _newest(self) -> _Entry:
+        *_, (_, entry, _) = self._memory
+        return entry
+
+    def _references(self, frame: Frame) -> list[_Entry]:
+        if self._first is None or not len(self._memory):
+            message = f"frame {frame.index} cannot be predicted: no frame is remembered yet; remember one with its masks first"
+            raise PropagationError(message)
+        entries = [entry for _, entry in self._memory.references(abs(frame.index - self._first))]
+        newest = self._newest()
+        return [*(entry for entry in entries if entry is not newest), newest]
+
+    def _with_looks(self, prior: Float[Tensor, "n h w"], features: Features, ids: tuple[int, ...]) -> Float[Tensor, "n h2 w2"]:
+        """The memory read's distribution, at stride 4, times that of the looks; where the read sees no object nearby, there is none."""
+        hw = features.descriptors.shape[1:]
+        fine = resize(prior, hw).clamp(min=self._config.least_prior)
+        evidence = self._config.looks_weight * self._looks.log_odds(features.descriptors, ids)
+        probs = (fine.log() + F.pad(evidence, (0, 0, 0, 0, 1, 0))).softmax(0)
+        near = F.max_pool2d((1 - prior[:1] > self._config.read.negligible).float(), 5, stride=1, padding=2)
+        possible = F.interpolate(near[None], hw, mode="nearest")[0]
+        return torch.cat([1 - possible * (1 - probs[:1]), possible * probs[1:]])
+
+    def _without_strays(self, probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        """The distribution without the parts of objects that are small beside the object's largest: look-alikes that once touched it."""
+        coarse = F.avg_pool2d(probs[1:], 2)
+        strays = torch.stack([small_parts(one, threshold=0.4, share=self._config.stray_share) for one in coarse])
+        margin = F.max_pool2d(strays.float(), 3, stride=1, padding=1) * ((coarse < 0.4) | strays)  # their soft rim, but no other part
+        kept = probs[1:] * (1 - F.interpolate(margin[None], probs.shape[1:], mode="nearest")[0])
+        return torch.cat([1 - kept.sum(0, keepdim=True), kept])
+
+    def _follow_edges(self, guide: Float[Tensor, "3 h w"], probs: Float[Tensor, "n h2 w2"]) -> Float[Tensor, "n h w"]:
+        """The distribution at the size of the guide, its outlines on the guide's edges."""
+        hw, half = guide.shape[1:], (guide.shape[1] // 2, guide.shape[2] // 2)
+        small, objects = resize(guide, half), []
+        for some in torch.split(probs[1:], _OBJECTS_AT_ONCE):
+            slopes, offsets = guided_coefficients(small, resize(some, half), radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
+            large = resize(slopes.flatten(0, 1), hw).view(-1, *guide.shape)
+            objects.append(((large * guide).sum(1) + resize(offsets, hw)).clamp(0, 1))
+        claimed = torch.cat(objects)
+        return torch.cat([(1 - claimed.sum(0, keepdim=True)).clamp(min=0), claimed])
+
+
+def normalised(probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """The same shares, summing to 1."""
+    return probs / probs.sum(0, keepdim=True).clamp(min=1e-6)

@@ -1,0 +1,27 @@
+"""Connected parts of a map."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+def connected_parts(present: Bool[Tensor, "h w"]) -> Int64[Tensor, "h w"]:
+    """A number above 0 for the cells of each part that hangs together, corners included; 0 where nothing is present."""
+    mask = present.to(torch.float64)  # exact for the numbers of any map that fits in memory
+    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64, device=mask.device).view(mask.shape) * mask
+    while True:  # the largest number of a part spreads by a cell a round
+        spread = F.max_pool2d(numbers[None], 3, stride=1, padding=1)[0] * mask
+        if torch.equal(spread, numbers):
+            return numbers.to(torch.int64)
+        numbers = spread
+
+
+def small_parts(amounts: Float[Tensor, "h w"], *, threshold: float, share: float) -> Bool[Tensor, "h w"]:
+    """The cells above the threshold whose part sums to less than a share of what the largest part sums to."""
+    parts = connected_parts(amounts > threshold)
+    sums = torch.bincount(parts.flatten(), weights=amounts.flatten().double())
+    sums[0] = 0
+    is_small = sums < share * sums.max()
+    is_small[0] = False
+    return is_small[parts]

@@ -1,0 +1,52 @@
+"""Edge-aware filtering: maps that follow the edges of a picture (He, Sun and Tang, "Guided image filtering", TPAMI 2013, section 3.3)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def box_mean(maps: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n h w"]:
+    """The mean over the square of 2 * radius + 1 cells around each cell; at the border, over the cells of it that exist."""
+    size = 2 * radius + 1
+    rows = F.avg_pool2d(maps, (size, 1), stride=1, padding=(radius, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, radius), count_include_pad=False)
+
+
+def guided_coefficients(
+    guide: Float[Tensor, "3 h w"], maps: Float[Tensor, "n h w"], *, radius: int, smoothness: float
+) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n h w"]]:
+    """Slopes and offsets of the locally linear function of the guide's colours that comes closest to each map.
+
+    The filtered map is `(slopes * guide).sum(1) + offsets`. Slopes and offsets are smooth, so they may be enlarged and applied to a larger
+    guide. A constant map comes back unchanged.
+
+    Args:
+        guide: the picture, in any colour space.
+        maps: what to filter, each map by itself.
+        radius: half the side of the window over which the function is one.
+        smoothness: variance of the guide (in its units, squared) below which there is no edge; above 0.
+    """
+    height, width = guide.shape[1:]
+    mean_guide, mean_maps = box_mean(guide, radius), box_mean(maps, radius)
+    products = box_mean((guide[None] * maps[:, None]).reshape(-1, height, width), radius).reshape(-1, 3, height, width)
+    covariance = products - mean_guide[None] * mean_maps[:, None]
+    inverse = _inverse_covariance(guide, mean_guide, radius, smoothness)
+    slopes = torch.einsum("ijhw,njhw->nihw", inverse, covariance)
+    offsets = mean_maps - (slopes * mean_guide[None]).sum(1)
+    return box_mean(slopes.reshape(-1, height, width), radius).reshape(-1, 3, height, width), box_mean(offsets, radius)
+
+
+def _inverse_covariance(guide: Float[Tensor, "3 h w"], mean: Float[Tensor, "3 h w"], radius: int, smoothness: float) -> Float[Tensor, "3 3 h w"]:
+    """The inverse of each window's colour covariance plus the smoothness, by the adjugate."""
+    first, second = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 1, 2, 1, 2, 2])
+    xx, xy, xz, yy, yz, zz = box_mean(guide[first] * guide[second], radius) - mean[first] * mean[second]
+    xx, yy, zz = xx.clamp(min=0) + smoothness, yy.clamp(min=0) + smoothness, zz.clamp(min=0) + smoothness
+    adjugate = (
+        yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy,
+        xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy,
+    )  # fmt: skip
+    determinant = xx * adjugate[0] + xy * adjugate[1] + xz * adjugate[2]
+    distinct = torch.stack(adjugate) / determinant.clamp(min=1e-3 * smoothness**3)  # rounding may not turn the sign
+    symmetric: Tensor = distinct[torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])]
+    return symmetric
