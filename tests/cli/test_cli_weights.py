@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from rotoscope.testing import official_weights
 
 from rotoscope.cli.__main__ import main
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import read_checkpoint
+from rotoscope.testing import official_weights
 
 KEYS = Path(__file__).resolve().parents[1] / "parity" / "data" / "mast" / "keys.json"
 

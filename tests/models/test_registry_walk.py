@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from rotoscope.testing import moving_shapes, official_weights
 
 from rotoscope.errors import MemoryBudgetError, PropagationError
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import Checkpoint, read_checkpoint, rename, write_checkpoint
+from rotoscope.testing import moving_shapes, official_weights
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks, Propagator, Tracker
 

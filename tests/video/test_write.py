@@ -202,6 +202,15 @@ def test_jobs_are_done_in_order_by_another_thread() -> None:
     assert "rotoscope-write" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_flushing_a_closed_writer_returns_and_submitting_to_it_is_our_bug() -> None:
+    writer = ThreadedWriter()
+    writer.submit(lambda: None)
+    writer.close()
+    writer.flush()
+    with pytest.raises(AssertionError, match="would never be done"):
+        writer.submit(lambda: None)
+
+
 def test_submitting_waits_when_the_queue_is_full() -> None:
     gate = threading.Event()
     writer = ThreadedWriter(1)

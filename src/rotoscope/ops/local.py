@@ -4,7 +4,7 @@ Queries are taken in square tiles. The keys that the windows of a tile cover are
 which the entries outside each query's own window are masked. Several memory frames share one softmax by running maxima and sums (`SoftmaxPart`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,31 @@ def windowed_correlation(query: Float[Tensor, "c h w"], key: Float[Tensor, "c h 
         for y in range(0, side * dilation, dilation)
     ]
     return torch.stack(rows)
+
+
+def windowed_attention(
+    query: Float[Tensor, "c h w"],
+    keys: Sequence[Float[Tensor, "c h w"]],
+    values: Sequence[Float[Tensor, "v h w"]],
+    *,
+    radius: int,
+    temperature: float = 1.0,
+    masked_outside: bool = True,
+) -> Float[Tensor, "v h w"]:
+    """The values of the memory frames around each query cell, weighted by one softmax over the windows in all of them. Differentiable.
+
+    Args:
+        query: features of the cells that ask.
+        keys: features of each memory frame; at least one frame.
+        values: what the cells of each memory frame hold.
+        radius: half the side of the window.
+        temperature: the dot products are divided by it.
+        masked_outside: leave cells outside the frame out of the softmax; otherwise they take part with logit 0 and value 0, and the weights of
+            cells inside sum to less than 1 near the edges.
+    """
+    asked = query / temperature
+    parts = (window_part(asked, key, value, radius=radius, masked_outside=masked_outside) for key, value in zip(keys, values, strict=True))
+    return join_parts(parts).view(-1, *query.shape[1:])
 
 
 def window_part(
@@ -138,7 +163,7 @@ def shifted_window_part(
         asked = query[:, *tile].flatten(1)
         crop, places = keys.crop(tile)
         logits = _blend((asked.T @ crop).gather(1, places).view(-1, side + 1, side + 1), keys.fractions(tile))
-        highest = logits.amax(dim=(1, 2))
+        highest = logits.detach().amax(dim=(1, 2))
         weights = (logits - highest[:, None, None]).exp()
         held, places = values.crop(tile)
         spread = _spread(weights, values.fractions(tile)).flatten(1)
@@ -229,7 +254,8 @@ def _flat(tiles: Tensor) -> Tensor:
 def _tile_part(
     logits: Float[Tensor, "b q s"], values: Float[Tensor, "b v s"]
 ) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q"], Float[Tensor, "b v q"]]:
-    peak = logits.amax(dim=2)
+    lowest = torch.finfo(logits.dtype).min  # for cells that only pad a tile: nothing may be in their window
+    peak = logits.detach().amax(dim=2).clamp(min=lowest)  # any reference point gives the same softmax, so no gradient flows through it
     weights = (logits - peak[:, :, None]).exp()
     return peak, weights.sum(dim=2), torch.bmm(values, weights.transpose(1, 2))
 

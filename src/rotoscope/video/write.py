@@ -277,6 +277,7 @@ class ThreadedWriter:
             OutputError: a job could not write; another error if that is what it raised.
         """
         self._raise_failure()
+        assert self._thread.is_alive(), "the writer is closed; a job given to it now would never be done"
         self._jobs.put(job)
 
     def flush(self) -> None:

@@ -13,7 +13,6 @@ from rotoscope.models.mast.network import MastEncoder, normalised_lab
 from rotoscope.models.mast.read import Reference, read_memory, to_coarse, to_full_size
 from rotoscope.types import Frame, Masks
 
-
 FULL_MEMORY = MemorySchedule(anchors=(0, 5), recent=(1, 3, 5))
 """The official script's `--ref 0`."""
 
@@ -83,10 +82,9 @@ class MastPropagator:
         Raises:
             PropagationError: nothing is remembered yet.
         """
-        entries = self._references(frame)
-        ids = entries[-1][1].masks.object_ids  # the newest knows every object
+        step, entries = self._step(frame), self._references(frame)
+        ids = self._newest()[1].masks.object_ids  # it knows every object
         features = self._features(frame)
-        step = self._step(frame)
         references = [Reference(entry.features, entry.masks.select(ids).probs, step - at) for at, entry in entries]
         config = self._config
         coarse = read_memory(
@@ -103,8 +101,7 @@ class MastPropagator:
         """Store a frame: its features, and its labels at every fourth pixel."""
         if self._first is None:
             self._first = frame.index
-        newest = [entry for _, entry, _ in self._memory][-1:]
-        known = newest[0].masks.object_ids if newest else ()
+        known = self._newest()[1].masks.object_ids if len(self._memory) else ()
         ids = (*known, *(object_id for object_id in masks.object_ids if object_id not in known))
         features = self._features(frame)
         probs = to_coarse(masks.select(ids).probs.to(features))
@@ -149,12 +146,19 @@ class MastPropagator:
     def _step(self, frame: Frame) -> int:
         return 0 if self._first is None else abs(frame.index - self._first)
 
+    def _newest(self) -> tuple[int, _Entry]:
+        *_, (step, entry, _) = self._memory
+        return step, entry
+
     def _references(self, frame: Frame) -> list[tuple[int, _Entry]]:
-        found = [] if self._first is None else self._memory.references(self._step(frame))
-        if not found:
+        """The remembered frames that serve, oldest first; where frames are missing from the clip, the newest stands in for the recent ones."""
+        if not len(self._memory):
             message = f"frame {frame.index} cannot be predicted: no frame is remembered yet; remember one with its masks first"
             raise PropagationError(message)
-        return found
+        step, newest = self._step(frame), self._newest()
+        found = self._memory.references(step)
+        complete = any(at == newest[0] or self._config.schedule.is_recent(at, step) for at, _ in found)
+        return found if complete else [*found, newest]
 
 
 def encode(encoder: MastEncoder, frame: Frame) -> Float[Tensor, "c h w"]:

@@ -50,8 +50,8 @@ class MastLiteConfig:
     looks_limit: float = 4.0
     least_prior: float = 0.02
     shrinkage: float = 2e-3
-    surroundings: int = 24
-    distant_weight: float = 0.1
+    surroundings: int = 12
+    distant_weight: float = 0.05
     fading: float = 0.9
     predicted_share: float = 0.3
     largest_growth: float = 4.0
