@@ -86,14 +86,17 @@ def test_ranges_of_frames(frames, max_frames, expected) -> None:
     assert parse_frames(frames, max_frames) == expected
 
 
-def test_masks_may_be_numbered_or_come_in_a_folder(tmp_path: Path, first_mask: Path) -> None:
-    assert parse_masks([str(first_mask), f"30={first_mask}"]) == {0: first_mask, 30: first_mask}
+def test_masks_may_be_numbered_or_come_in_a_folder(tmp_path: Path, clip_folder: Path, first_mask: Path) -> None:
+    video = str(clip_folder)
+    assert parse_masks([str(first_mask), f"30={first_mask}"], video) == {0: first_mask, 30: first_mask}
     folder = tmp_path / "masks"
     folder.mkdir()
     (folder / "00007.png").write_bytes(first_mask.read_bytes())
-    assert parse_masks([str(folder)]) == {7: folder / "00007.png"}
+    assert parse_masks([str(folder)], video) == {7: folder / "00007.png"}
+    (clip_folder / "00003.png").unlink()  # a gap in the numbers: the mask goes with the name, not with the position
+    assert parse_masks([str(folder)], video) == {6: folder / "00007.png"}
     with pytest.raises(RotoscopeError, match="two masks are given for frame 0"):
-        parse_masks([str(first_mask), str(first_mask)])
+        parse_masks([str(first_mask), str(first_mask)], video)
 
 
 def test_a_camera_is_named_by_its_number(monkeypatch, smear, first_mask, tmp_path) -> None:

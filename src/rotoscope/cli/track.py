@@ -42,9 +42,10 @@ def track(
     from rotoscope.jobs.work import TrackRequest, TrackRun
 
     start_frame, stop_frame = parse_frames(frames, max_frames)
+    source = int(video) if video.isdecimal() and not Path(video).exists() else video
     request = TrackRequest(
-        video=int(video) if video.isdecimal() and not Path(video).exists() else video,
-        masks=parse_masks(mask),
+        video=source,
+        masks=parse_masks(mask, source),
         output=output,
         model=model,
         weights=weights,
@@ -68,13 +69,14 @@ def track(
     return INTERRUPTED if interrupted else 0
 
 
-def parse_masks(values: list[str]) -> dict[int, Path]:
-    """Mask files by frame index, from FILE, FRAME=FILE and folders.
+def parse_masks(values: list[str], video: str | int) -> dict[int, Path]:
+    """Mask files by frame index, from FILE, FRAME=FILE and folders; in folders they are named like the frames of the video, or by their numbers.
 
     Raises:
-        InputError: two masks for one frame.
+        InputError: two masks for one frame, or one whose frame cannot be told.
     """
     from rotoscope.video.masks import read_label_folder
+    from rotoscope.video.read import open_clip
 
     masks: dict[int, Path] = {}
     for value in values:
@@ -82,7 +84,7 @@ def parse_masks(values: list[str]) -> dict[int, Path]:
         if numbered:
             found = {int(numbered[1]): Path(numbered[2])}
         elif Path(value).is_dir():
-            found = read_label_folder(Path(value))
+            found = read_label_folder(Path(value), open_clip(video).frame_names)
         else:
             found = {0: Path(value)}
         for frame_index, path in found.items():
