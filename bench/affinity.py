@@ -35,7 +35,8 @@ def measure(kind: str, hw: tuple[int, int]) -> dict[str, Any]:
     result: list[Tensor] = []
     with torch.inference_mode():
         cost = cost_of(lambda: result.append((tiles if kind == "tiles" else full)(query, keys, values)))
-    return {"cpu": cost.cpu_seconds, "mb": peak_megabytes() - before, "result": result[0].numpy()}  # not a tensor: its memory would go with the process
+    # An array, not a tensor: a tensor's memory would go with the process.
+    return {"cpu": cost.cpu_seconds, "mb": peak_megabytes() - before, "result": result[0].numpy()}
 
 
 def tiles(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:

@@ -9,12 +9,11 @@ import json
 import sys
 from pathlib import Path
 
+from rotoscope.cli.__main__ import main
+from rotoscope.errors import InputError
 from rotoscope.video.draw import contact_sheet, overlay, write_image
 from rotoscope.video.masks import read_stored_labels
 from rotoscope.video.read import read_video
-
-from rotoscope.cli.__main__ import main
-from rotoscope.errors import InputError
 
 FIRST, STOP = 187, 242
 OUTPUT = Path("demo-out")

@@ -16,8 +16,7 @@ from rotoscope.models import registry
 from rotoscope.models.checkpoints import Checkpoint, read_checkpoint, rename, write_checkpoint
 from rotoscope.models.mast import OFFICIAL_NAMES, REFERENCE_MODES, VARIANTS, MastConfig, MastTracker, build
 from rotoscope.models.mast import propagator as propagator_module
-from rotoscope.models.mast.network import MastEncoder
-from rotoscope.models.mast.objective import draw_channel, drop_channel, reconstruct, reconstruction_loss
+from rotoscope.models.mast.objective import draw_channel, drop_channel, reconstruction_loss
 from rotoscope.models.mast.propagator import MastPropagator
 from rotoscope.models.mast.read import Reference, read_memory, search_dilation, to_coarse, to_full_size
 from rotoscope.testing import moving_shapes, official_weights
@@ -109,15 +108,13 @@ def test_each_frame_is_encoded_once(tracker, clip, monkeypatch: pytest.MonkeyPat
     assert encoded == list(range(8))
 
 
-def test_nine_objects_are_followed(tracker) -> None:
-    """Patches of strong texture, which even random features tell apart, in a clip that stands still."""
-    image = torch.zeros(3, 48, 64, dtype=torch.uint8)
-    image[:] = 255 * (squares(9) % 3 == torch.arange(3)[:, None, None])
-    image[:, squares(9) == 0] = 128
-    results = run(tracker.start(), [Frame(index, image) for index in range(3)], {0: Masks.from_labels(squares(9))})
+def test_nine_objects_are_followed_where_every_cell_knows_itself(tracker, clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = 8 * torch.nn.functional.normalize(torch.randn(64, 12, 16), dim=0)
+    monkeypatch.setattr(propagator_module, "encode", lambda encoder, frame: features)
+    frames, _ = clip
+    results = run(with_config(tracker, aligned_upsampling=True).start(), frames[:4], {0: Masks.from_labels(squares(9))})
     assert results[-1].object_ids == tuple(range(1, 10))
-    assert float((results[1].labels() == squares(9)).float().mean()) > 0.5
-    assert set(range(1, 10)) <= set(results[1].labels().unique().tolist())
+    assert torch.equal(results[-1].labels()[::4, ::4], squares(9)[::4, ::4])
 
 
 def test_permuted_objects_give_permuted_masks(tracker, clip) -> None:
@@ -141,7 +138,8 @@ def test_objects_do_not_depend_on_how_many_others_there_are(tracker, clip) -> No
 def test_a_given_frame_serves_for_the_rest_of_the_pass(tracker, clip) -> None:
     frames, labels = clip
     propagator = small(tracker).start()
-    run(propagator, [Frame(index, frames[0].image) for index in range(30)], {0: Masks.from_labels(labels[0]), 12: Masks.from_labels(labels[1])})
+    for index in range(30):
+        propagator.remember(Frame(index, frames[0].image), Masks.from_labels(labels[0]), given=index in (0, 12))
     assert [step for step, _, given in propagator._memory if given] == [0, 12]
     assert [step for step, _ in propagator._memory.references(30)] == [0, 5, 12, 25, 27, 29]
 
@@ -150,8 +148,11 @@ def test_memory_stays_bounded_over_three_hundred_frames(tracker, clip, monkeypat
     frames, labels = clip
     image, first = frames[0].image[:, :16, :16].contiguous(), Masks.from_labels(labels[0][:16, :16], [1, 2])
     monkeypatch.setattr(propagator_module, "encode", lambda encoder, frame: torch.randn(64, 4, 4))
-    propagator, sizes = with_config(tracker, radius=1).start(), []
-    for _ in propagate((Frame(index, image) for index in range(300)), propagator, {0: first}):
+    propagator, sizes = small(tracker).start(), []
+    for index in range(300):
+        propagator.remember(Frame(index, image), first, given=index == 0)
+        if index % 60 == 0:
+            propagator.predict(Frame(index + 1, image))
         sizes.append((propagator._memory.used_bytes, len(propagator._cache)))
     assert max(sizes[10:]) == sizes[10]
     assert sizes[10] == (7 * (64 + 3) * 4 * 4 * 4, 2)  # frames 0 and 5, and five recent ones, of 4 x 4 cells
@@ -295,22 +296,6 @@ def test_both_colour_channels_are_drawn_and_never_lightness() -> None:
     drawn = [draw_channel(generator) for _ in range(200)]
     assert set(drawn) == {1, 2}
     assert 70 < drawn.count(1) < 130
-
-
-def test_the_objective_teaches_an_encoder_to_match() -> None:
-    """A few steps on one pair, a picture and itself moved by a cell, with the scale that makes training converge."""
-    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 9), (36, 36), mode="bicubic") * 2 - 1
-    earlier, later = picture[:, :, :32, 4:], picture[:, :, :32, :32]
-    encoder = MastEncoder().train()
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        loss = reconstruction_loss(reconstruct(encoder, earlier, later, channel=1, logit_scale=1 / 8), later, channel=1)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_perfect_reconstruction_costs_nothing_and_the_loss_turns_linear_at_a_twentieth() -> None:
