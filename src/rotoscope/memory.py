@@ -4,11 +4,16 @@ Frames are counted in *steps*: the distance from the first frame of the pass, so
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rotoscope.errors import InputError, MemoryBudgetError
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rotoscope.errors import InputError, MemoryBudgetError, PropagationError
+from rotoscope.types import Masks
 
 Entry = TypeVar("Entry")
 
@@ -19,7 +24,7 @@ class MemorySchedule:
 
     Attributes:
         anchors: steps that stay for ever (MAST: 0 and 5).
-        recent: ages that serve, 1 being the frame before (MAST: 1, 3, 5).
+        recent: which of the latest frames serve, 1 being the last one stored (MAST: 1, 3, 5). Frames that a clip lacks are not counted.
         every: each step divisible by this stays too (MiVOS: 5); None for none.
         given_serve: given frames serve for ever, whatever their step. They are kept in any case.
     """
@@ -41,13 +46,10 @@ class MemorySchedule:
         """Whether a step stays for the whole pass, though nobody gave it."""
         return step in self.anchors or (self.every is not None and step % self.every == 0)
 
-    def is_recent(self, step: int, target: int) -> bool:
-        """Whether a step is of an age that serves the target step."""
-        return target - step in self.recent
-
-    def may_be_dropped(self, step: int, latest: int) -> bool:
-        """Whether no later target will read the step, when `latest` is the newest one stored."""
-        return not self.is_long_term(step) and latest + 1 - step > max(self.recent, default=0)
+    @property
+    def num_recent(self) -> int:
+        """How many of the latest frames must be kept so that the recent ones are there when their turn comes."""
+        return max(self.recent, default=0)
 
 
 @dataclass(slots=True)
@@ -97,17 +99,19 @@ class FrameMemory(Generic[Entry]):
             MemoryBudgetError: the frames that must stay do not fit the budget; the message says how much they need.
         """
         self._slots[step] = _Slot(entry, given, self._num_bytes(entry))
-        latest = max(self._slots)
-        for old in [old for old, slot in self._slots.items() if not slot.given and self.schedule.may_be_dropped(old, latest)]:
+        latest = sorted(self._slots)[-max(1, self.schedule.num_recent) :]
+        for old in [old for old, slot in self._slots.items() if not (slot.given or self.schedule.is_long_term(old) or old in latest)]:
             del self._slots[old]
         self._fit_budget(newest=step)
 
     def references(self, target: int) -> list[tuple[int, Entry]]:
         """The entries that serve a target step, as (step, entry), by ascending step."""
+        before = [step for step in sorted(self._slots) if step < target]
+        recent = {before[-age] for age in self.schedule.recent if age <= len(before)}
         return [
             (step, slot.entry)
             for step, slot in sorted(self._slots.items())
-            if (slot.given and self.schedule.given_serve) or self.schedule.is_long_term(step) or self.schedule.is_recent(step, target)
+            if (slot.given and self.schedule.given_serve) or self.schedule.is_long_term(step) or step in recent
         ]
 
     def clear(self) -> None:
@@ -129,6 +133,106 @@ class FrameMemory(Generic[Entry]):
                 f"but the budget is {self.max_bytes / 2**20:.1f} MB; raise the budget or give fewer masks"
             )
             raise MemoryBudgetError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedFrame:
+    """A frame on a model's own grid.
+
+    Attributes:
+        features: of the frame.
+        masks: of every object known so far, on the same grid.
+        gap: how many frames ago it was.
+    """
+
+    features: Float[Tensor, "c h w"]
+    masks: Masks
+    gap: int
+
+
+class MaskMemory:
+    """What trackers by label propagation remember: frames as features, and masks on the grid of the features.
+
+    Objects may join at any frame; every frame is read with the channels of all the objects.
+
+    Args:
+        schedule: which frames serve and stay.
+        max_bytes: the budget for features and masks; None for no limit.
+    """
+
+    def __init__(self, schedule: MemorySchedule, *, max_bytes: int | None = None) -> None:
+        self._frames: FrameMemory[tuple[Tensor, Masks]] = FrameMemory(schedule, _num_bytes, max_bytes=max_bytes)
+        self._first: int | None = None
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Every object remembered, in the order in which they came."""
+        newest = [masks for _, (_, masks), _ in self._frames][-1:]
+        return newest[0].object_ids if newest else ()
+
+    def with_all_objects(self, masks: Masks) -> Masks:
+        """The masks over the objects remembered, and those that are new in them."""
+        known = self.object_ids
+        return masks.select((*known, *(object_id for object_id in masks.object_ids if object_id not in known)))
+
+    def add(self, frame_index: int, features: Float[Tensor, "c h w"], masks: Masks, *, given: bool) -> None:
+        """Store a frame; the first one stored starts the count of steps.
+
+        Raises:
+            MemoryBudgetError: the frames that must stay do not fit the budget.
+        """
+        if self._first is None:
+            self._first = frame_index
+        self._frames.add(self._step(frame_index), (features, masks), given=given)
+
+    def references(self, frame_index: int) -> list[RememberedFrame]:
+        """The frames that serve a frame, oldest first.
+
+        Raises:
+            PropagationError: nothing is remembered yet.
+        """
+        if not len(self._frames):
+            message = f"frame {frame_index} cannot be predicted: no frame is remembered yet; remember one with its masks first"
+            raise PropagationError(message)
+        target, ids = self._step(frame_index), self.object_ids
+        return [RememberedFrame(features, masks.select(ids), target - step) for step, (features, masks) in self._frames.references(target)]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is remembered, as named tensors."""
+        tensors = {} if self._first is None else {"first": torch.tensor(self._first)}
+        for step, (features, masks), given in self._frames:
+            parts = (features, masks.probs, torch.tensor(masks.object_ids, dtype=torch.int64), torch.tensor(given))
+            tensors |= {f"frames.{step}.{name}": tensor for name, tensor in zip(_PARTS, parts, strict=True)}
+        return tensors
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Replace all that is remembered by what `state` gave.
+
+        Raises:
+            InputError: the tensors are not those of such a memory.
+        """
+        try:
+            steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("frames.")})
+            frames = {step: [state[f"frames.{step}.{name}"].to(device) for name in _PARTS] for step in steps}
+            first = int(state["first"]) if steps else None
+        except (KeyError, ValueError, IndexError) as error:
+            message = f"this is not the state of such a pass: {error} is missing or misnamed; start the clip again without --resume"
+            raise InputError(message) from error
+        self._frames.clear()
+        self._first = first
+        for step, (features, probs, object_ids, given) in frames.items():
+            self._frames.add(step, (features, Masks(probs, tuple(object_ids.tolist()))), given=bool(given))
+
+    def _step(self, frame_index: int) -> int:
+        return 0 if self._first is None else abs(frame_index - self._first)
+
+
+_PARTS = ("features", "probs", "object_ids", "given")
+
+
+def _num_bytes(entry: tuple[Tensor, Masks]) -> int:
+    features, masks = entry
+    return sum(tensor.numel() * tensor.element_size() for tensor in (features, masks.probs))
 
 
 class FrameCache(Generic[Entry]):

@@ -55,6 +55,29 @@ def run(propagator: MastPropagator, frames: Iterable[Frame], given: dict[int, Ma
     return [masks for _, masks in propagate(frames, propagator, given)]
 
 
+def stored(propagator: MastPropagator) -> dict[int, bool]:
+    """The steps in memory, and whether each was given."""
+    return {int(name.split(".")[1]): bool(tensor) for name, tensor in propagator.state().items() if name.endswith(".given")}
+
+
+def stored_bytes(propagator: MastPropagator) -> int:
+    return sum(tensor.numel() * tensor.element_size() for name, tensor in propagator.state().items() if name.endswith((".features", ".probs")))
+
+
+def read_from(propagator: MastPropagator, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames ago the references of a prediction were, oldest first."""
+    gaps: list[int] = []
+    read = propagator_module.read_memory
+
+    def spy(target: Tensor, references: list[Reference], **settings: object) -> Tensor:
+        gaps.extend(reference.gap for reference in references)
+        return read(target, references, **settings)
+
+    monkeypatch.setattr(propagator_module, "read_memory", spy)
+    propagator.predict(frame)
+    return gaps
+
+
 def squares(count: int, hw: tuple[int, int] = (48, 64)) -> Tensor:
     """Objects 1 to count, 12 pixels a side, in rows of four."""
     labels = torch.zeros(hw, dtype=torch.int32)
@@ -135,13 +158,13 @@ def test_objects_do_not_depend_on_how_many_others_there_are(tracker, clip) -> No
     assert torch.allclose(many.probs[5], one.probs[1], atol=1e-5)
 
 
-def test_a_given_frame_serves_for_the_rest_of_the_pass(tracker, clip) -> None:
+def test_a_given_frame_serves_for_the_rest_of_the_pass(tracker, clip, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, labels = clip
     propagator = small(tracker).start()
     for index in range(30):
         propagator.remember(Frame(index, frames[0].image), Masks.from_labels(labels[0]), given=index in (0, 12))
-    assert [step for step, _, given in propagator._memory if given] == [0, 12]
-    assert [step for step, _ in propagator._memory.references(30)] == [0, 5, 12, 25, 27, 29]
+    assert [step for step, given in stored(propagator).items() if given] == [0, 12]
+    assert read_from(propagator, Frame(30, frames[0].image), monkeypatch) == [30, 25, 18, 5, 3, 1]
 
 
 def test_memory_stays_bounded_over_three_hundred_frames(tracker, clip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +176,7 @@ def test_memory_stays_bounded_over_three_hundred_frames(tracker, clip, monkeypat
         propagator.remember(Frame(index, image), first, given=index == 0)
         if index % 60 == 0:
             propagator.predict(Frame(index + 1, image))
-        sizes.append((propagator._memory.used_bytes, len(propagator._cache)))
+        sizes.append((stored_bytes(propagator), len(propagator._cache)))
     assert max(sizes[10:]) == sizes[10]
     assert sizes[10] == (7 * (64 + 3) * 4 * 4 * 4, 2)  # frames 0 and 5, and five recent ones, of 4 x 4 cells
 
@@ -164,26 +187,32 @@ def test_a_budget_drops_long_term_frames_but_never_given_ones(tracker, clip) -> 
     one_frame = (64 + 3) * 12 * 16 * 4
     propagator = small(tracker).start(max_memory_bytes=3 * one_frame)
     for _ in propagate(frames, propagator, given):
-        assert propagator._memory.used_bytes <= 3 * one_frame
-    assert [step for step, _, _ in propagator._memory] == [0, 2, 7]
+        assert stored_bytes(propagator) <= 3 * one_frame
+    assert list(stored(propagator)) == [0, 2, 7]
     with pytest.raises(MemoryBudgetError, match="raise the budget"):
         run(small(tracker).start(max_memory_bytes=2 * one_frame), frames, given)
 
 
-def test_frames_that_are_missing_from_the_clip_leave_the_newest_as_reference(tracker, clip) -> None:
+@pytest.mark.parametrize("mode", range(3))
+def test_frames_that_are_missing_from_the_clip_leave_the_latest_as_references(tracker, clip, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
     frames, labels = clip
-    for mode in REFERENCE_MODES:
-        propagator = with_config(tracker, schedule=mode, radius=2).start()
-        sparse = [Frame(40 * frame.index, frame.image) for frame in frames[:4]]
-        run(propagator, sparse, {0: Masks.from_labels(labels[0])})
-        assert propagator._references(Frame(160, frames[4].image))[-1][0] == 120
+    propagator = with_config(tracker, schedule=REFERENCE_MODES[mode], radius=2).start()
+    run(propagator, [Frame(40 * frame.index, frame.image) for frame in frames[:4]], {0: Masks.from_labels(labels[0])})
+    assert read_from(propagator, Frame(160, frames[4].image), monkeypatch) == ([40] if mode == 2 else [160, 120, 40])
 
 
-def test_a_schedule_is_kept_to_where_no_frame_is_missing(tracker, clip) -> None:
+def test_a_schedule_is_kept_to(tracker, clip, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, labels = clip
     propagator = with_config(tracker, schedule=MemorySchedule(anchors=(0,), recent=(2,)), radius=2).start()
     run(propagator, frames[:6], {0: Masks.from_labels(labels[0])})
-    assert [step for step, _ in propagator._references(frames[6])] == [0, 4]
+    assert read_from(propagator, frames[6], monkeypatch) == [6, 2]
+
+
+def test_a_backward_pass_counts_gaps_as_a_forward_one(tracker, clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, labels = clip
+    propagator = small(tracker).start()
+    run(propagator, frames[:0:-1], {7: Masks.from_labels(labels[7])})
+    assert read_from(propagator, frames[0], monkeypatch) == [7, 5, 3, 2, 1]
 
 
 def test_state_holds_everything_and_restores_exactly(tracker, clip) -> None:
@@ -195,7 +224,6 @@ def test_state_holds_everything_and_restores_exactly(tracker, clip) -> None:
     after.restore({key: tensor.clone() for key, tensor in before.state().items()})
     assert before.state().keys() == after.state().keys()
     assert all(torch.equal(before.state()[key], after.state()[key]) for key in before.state())
-    assert [(step, given) for step, _, given in after._memory] == [(step, given) for step, _, given in before._memory]
     predictions = [propagator.predict(frames[5]) for propagator in (before, after)]
     assert predictions[0].object_ids == predictions[1].object_ids == (7, 14, 40)
     assert torch.equal(predictions[0].probs, predictions[1].probs)
@@ -216,14 +244,14 @@ def test_a_state_that_lacks_a_part_is_refused_and_changes_nothing(tracker, clip,
     propagator = small(tracker).start()
     propagator.remember(frames[0], Masks.from_labels(labels[0]), given=True)
     state = propagator.state()
-    with pytest.raises(InputError, match=f"not the state of a MAST pass.*{name}"):
+    with pytest.raises(InputError, match=f"not the state of such a pass.*{name}"):
         propagator.restore({key: tensor for key, tensor in state.items() if key != f"frames.0.{name}"})
     assert propagator.state().keys() == state.keys()
 
 
 @pytest.mark.parametrize("strange", ["frames.x.features", "frames"])
 def test_a_state_with_strange_names_is_refused(tracker, strange: str) -> None:
-    with pytest.raises(InputError, match="not the state of a MAST pass"):
+    with pytest.raises(InputError, match="not the state of such a pass"):
         tracker.start().restore({strange + ".": torch.zeros(1)})
 
 

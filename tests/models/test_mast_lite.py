@@ -92,9 +92,9 @@ def test_memory_stays_bounded_over_a_long_clip(tracker, clip, monkeypatch: pytes
 
 
 def test_another_models_state_is_refused(tracker) -> None:
-    with pytest.raises(InputError, match="not the state of a mast-lite pass"):
+    with pytest.raises(InputError, match="not the state of such a pass"):
         tracker.start().restore({"frames.0.value": torch.zeros(1)})
-    with pytest.raises(InputError, match="not the state of a mast-lite pass"):
+    with pytest.raises(InputError, match="not the state of such a pass"):
         tracker.start().restore({"looks.strange": torch.zeros(1)})
 
 

@@ -4,11 +4,14 @@ Each comparison has a sensitivity twin: with one deliberate fault it must exceed
 """
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,7 +25,7 @@ from rotoscope.models.mast.objective import drop_channel, reconstruct, reconstru
 from rotoscope.models.mast.propagator import MastConfig
 from rotoscope.models.mast.read import Reference, read_memory, search_dilation, to_coarse, to_full_size
 from rotoscope.ops import local
-from rotoscope.ops.color import rgb_to_lab_tabulated
+from rotoscope.ops.color import rgb_to_lab, rgb_to_lab_tabulated
 from rotoscope.ops.local import dilated_window_offsets, join_parts, shifted_window_part, window_part, windowed_correlation
 from rotoscope.testing import official_weights
 from rotoscope.types import Frame, Masks
@@ -55,12 +58,6 @@ def loaded_encoder() -> MastEncoder:
     return encoder.eval()
 
 
-def opencv_lab(image: Tensor) -> Tensor:
-    """The network's input by OpenCV itself: gradients magnify the few nodes that our table rounds the other way."""
-    lab = torch.from_numpy(cv2.cvtColor(image.numpy().astype(np.float32) / 255, cv2.COLOR_RGB2Lab)).permute(2, 0, 1)
-    return (lab - torch.tensor([50.0, 0, 0])[:, None, None]) / torch.tensor([50.0, 127, 127])[:, None, None]
-
-
 def one_hot(labels: Tensor) -> Tensor:
     return F.one_hot(to_coarse(labels).long(), CLASSES).movedim(-1, -3).float()
 
@@ -87,7 +84,11 @@ def test_offsets_of_the_dilated_search(dilation: int) -> None:
     a = arrays("ops")
     query, key = a["corr_query"][0], a["corr_key"][0]
     expected = a[f"offset_d{dilation}"][0].permute(2, 0, 1)
-    assert worst(dilated_window_offsets(query, key, radius=12, dilation=dilation), expected) < 1e-4
+    ours = dilated_window_offsets(query, key, radius=12, dilation=dilation)
+    exact = dilated_window_offsets(query.double(), key.double(), radius=12, dilation=dilation)
+    assert worst(ours, exact) < 1e-5
+    # README: 1e-5 on operators, 1e-3 on offsets. The stored ones are 1e-4 from float64: a plain softmax over 625 float32 entries is no better.
+    assert worst(ours, expected) < 1e-4
     assert worst(dilated_window_offsets(query, key, radius=12, dilation=dilation).flip(0), expected) > 1e-2
     assert worst(dilated_window_offsets(query, key, radius=11, dilation=dilation), expected) > 1e-2
 
@@ -123,24 +124,15 @@ def test_single_sampled_columns_equal_the_deformed_ones() -> None:
 @pytest.mark.parametrize(("rgb", "lab"), [("rgb", "lab_raw"), ("grid_rgb", "grid_lab_raw")])
 def test_lab(rgb: str, lab: str) -> None:
     a = arrays("lab")
-    ours = rgb_to_lab_tabulated(a[rgb].permute(2, 0, 1))
-    difference = (ours - a[lab].permute(2, 0, 1)).abs()
-    assert float(difference.max()) < 0.05
-    assert float((difference > 1e-3).float().mean()) < 2e-3  # the nodes that round the other way
-
-
-def test_lab_by_the_formula_is_not_what_opencv_tabulates() -> None:
-    from rotoscope.ops.color import rgb_to_lab
-
-    a = arrays("lab")
-    assert worst(rgb_to_lab(a["grid_rgb"].permute(2, 0, 1) / 255), a["grid_lab_raw"].permute(2, 0, 1)) > 0.05
+    image, expected = a[rgb].permute(2, 0, 1), a[lab].permute(2, 0, 1)
+    assert worst(rgb_to_lab_tabulated(image), expected) < 1e-3
+    assert worst(rgb_to_lab(image / 255), expected) > 0.05  # by the formula
 
 
 def test_normalised_lab() -> None:
     a = arrays("lab")
-    difference = (normalised_lab(a["rgb"].permute(2, 0, 1)) - a["lab_norm"]).abs()
-    assert float(difference.max()) < 0.05 / 50
-    assert float((difference > 1e-5).float().mean()) < 2e-3
+    assert worst(normalised_lab(a["rgb"].permute(2, 0, 1)), a["lab_norm"]) < 1e-5
+    assert worst(normalised_lab(a["rgb"].permute(2, 0, 1).flip(0)), a["lab_norm"]) > 0.05  # blue and red exchanged
 
 
 def test_encoder_stages() -> None:
@@ -242,9 +234,13 @@ def test_the_constructed_proof_of_the_offset_fault() -> None:
     faulty = read_memory(a["feat_tgt"][0], references, radius=12, one_offset_for_all_values=True)
     assert worst(corrected, a["corrected"][0]) < 2e-4
     assert worst(faulty, a["official"][0]) < 2e-4
-    wrong = [int((read.argmax(dim=0) != a["true_label"])[:, 10:34].sum()) for read in (faulty, corrected)]
-    assert wrong[1] == 31
-    assert wrong[0] > 5 * wrong[1]  # officially 180; a dozen cells are ties to within the tolerance
+    wrong = [read.argmax(dim=0) != a["true_label"] for read in (faulty, corrected, a["official"][0], a["corrected"][0])]
+    counts = [int(cells[:, 10:34].sum()) for cells in wrong]
+    assert counts[1:] == [31, 180, 31]
+    assert counts[0] > 5 * counts[1]
+    # Where the faulty read's winner differs from the official one's, the best two are equal to within the tolerance.
+    best, second = a["official"][0].topk(2, dim=0).values
+    assert float((best - second)[wrong[0] != wrong[2]].max()) < 4e-4
 
 
 def test_labels_to_the_coarse_grid_and_back() -> None:
@@ -276,75 +272,114 @@ def tracker_for(clip: str, config: MastConfig = VARIANTS["mast"]) -> MastTracker
     return build(config, checkpoint(arrays(clip)["post_bias"]), "cpu")
 
 
-def teacher_forced(clip: str, masks: str, tracker: MastTracker, *, frames: int) -> tuple[list[int], dict[int, Tensor]]:
-    """Run with the stored masks in memory: how many pixels differ in each frame, and the coarse reads."""
+def teacher_forced(clip: str, masks: str, tracker: MastTracker, frames: range) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """With the stored masks in memory, the labels and the coarse read of some frames."""
     a = arrays(clip)
     propagator = tracker.start()
     ids = tuple(range(1, CLASSES))
-    differing, reads = [], {}
-    for index in range(frames):
+    labels, reads = {}, {}
+    for index in range(frames.stop):
         frame = Frame(index, a["rgb"][index].permute(2, 0, 1))
-        if index:
+        if index in frames:
             with torch.inference_mode():
                 reads[index] = propagator.read(frame)[0]
-            differing.append(int((propagator.predict(frame).labels() != a[masks][index]).sum()))
+            labels[index] = propagator.predict(frame).labels()
         propagator.remember(frame, Masks.from_labels(a[masks][index].to(torch.int32), ids), given=index == 0)
-    return differing, reads
+    return labels, reads
+
+
+def differing(clip: str, masks: str, labels: dict[int, Tensor]) -> list[int]:
+    """How many pixels of each frame differ from the stored masks."""
+    return [int((label != arrays(clip)[masks][index]).sum()) for index, label in labels.items()]
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_the_short_clip_in_every_reference_mode(mode: int) -> None:
     tracker = tracker_for("clip_short", MastConfig(schedule=REFERENCE_MODES[mode]))
-    differing, reads = teacher_forced("clip_short", f"mask_ref{mode}", tracker, frames=8)
-    assert max(differing) <= 6
+    labels, reads = teacher_forced("clip_short", f"mask_ref{mode}", tracker, range(1, 8))
+    assert max(differing("clip_short", f"mask_ref{mode}", labels)) <= 6
     if mode == 0:
         soft = arrays("clip_short")["soft_ref0"]
-        assert worst(reads[1], soft[0]) < 1e-3  # 2e-4 from the same Lab; here Lab is tabulated by ourselves
-        assert max(worst(reads[index], soft[index - 1]) for index in range(2, 8)) < 2e-3
+        assert worst(reads[1], soft[0]) < 2e-4
+        assert max(worst(reads[index], soft[index - 1]) for index in range(2, 8)) < 1e-3
 
 
-def test_the_short_clip_notices_another_memory_and_another_enlargement() -> None:
-    other = tracker_for("clip_short", MastConfig(schedule=REFERENCE_MODES[1]))
-    assert max(teacher_forced("clip_short", "mask_ref0", other, frames=8)[0]) > 6
-    aligned = tracker_for("clip_short", MastConfig(aligned_upsampling=True))
-    assert max(teacher_forced("clip_short", "mask_ref0", aligned, frames=3)[0]) > 6
+@pytest.mark.parametrize("change", [{"schedule": REFERENCE_MODES[1]}, {"aligned_upsampling": True}, {"radius": 9}, {"logit_scale": 0.5}])
+def test_the_short_clip_notices_a_change(change: dict[str, object]) -> None:
+    other = tracker_for("clip_short", replace(VARIANTS["mast"], **change))
+    labels, _ = teacher_forced("clip_short", "mask_ref0", other, range(5, 8))
+    assert max(differing("clip_short", "mask_ref0", labels)) > 6
 
 
-def test_the_long_clip_with_the_official_fault_and_without() -> None:
+def test_the_long_clip_with_the_official_fault() -> None:
     faulty = tracker_for("clip_long")
     assert faulty.config.one_offset_for_all_values  # official weights bring it
-    right = MastTracker(faulty.encoder, replace(faulty.config, one_offset_for_all_values=False))
-    differing, reads = teacher_forced("clip_long", "mask_official", faulty, frames=26)
-    assert max(differing) <= 6
+    labels, reads = teacher_forced("clip_long", "mask_official", faulty, range(1, 26))
+    assert max(differing("clip_long", "mask_official", labels)) <= 6
     soft = arrays("clip_long")["soft_official"]
-    assert np.median([worst(read, soft[index - 1]) for index, read in reads.items()]) < 1e-3
-    assert max(teacher_forced("clip_long", "mask_corrected", right, frames=26)[0]) <= 6
-    assert max(teacher_forced("clip_long", "mask_official", right, frames=26)[0][20:]) > 6
-    assert max(teacher_forced("clip_long", "mask_moderndefault", faulty, frames=26)[0][15:]) > 6
+    assert worst(reads[1], soft[0]) < 2e-4
+    assert max(worst(read, soft[index - 1]) for index, read in reads.items()) < 1e-3
+    assert max(differing("clip_long", "mask_corrected", labels)[20:]) > 6
+    assert max(differing("clip_long", "mask_moderndefault", labels)[15:]) > 6
+
+
+def test_the_long_clip_with_the_fault_corrected() -> None:
+    faulty = tracker_for("clip_long")
+    right = MastTracker(faulty.encoder, replace(faulty.config, one_offset_for_all_values=False))
+    labels, reads = teacher_forced("clip_long", "mask_corrected", right, range(21, 26))
+    assert max(differing("clip_long", "mask_corrected", labels)) <= 6
+    soft = arrays("clip_long")["soft_corrected_from21"]
+    assert max(worst(read, soft[index - 21]) for index, read in reads.items()) < 1e-3
+    assert max(differing("clip_long", "mask_official", labels)) > 6
+
+
+def training_step(channel: int) -> dict[str, float]:
+    """How far one training step is from the stored one, each number relative to what its tolerance speaks of."""
+    a = arrays("train_step")
+    encoder = loaded_encoder().train()
+    lab = torch.stack([normalised_lab(image.permute(2, 0, 1)) for image in a["rgb"]])
+    rebuilt = reconstruct(encoder, lab[::2], lab[1::2], channel=channel)
+    loss = reconstruction_loss(rebuilt, lab[1::2], channel=channel)
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-3)
+    loss.backward()
+    norm = torch.stack([parameter.grad.norm() for parameter in encoder.parameters()]).norm()
+    gradients = {"grad_conv1": encoder.stem[0].weight.grad, "grad_post_bias": encoder.head.bias.grad}
+    found = {name: worst(ours, a[f"{name}_ch{channel}"]) / float(a[f"{name}_ch{channel}"].abs().max()) for name, ours in gradients.items()}
+    optimiser.step()
+    other = reconstruction_loss(rebuilt.detach(), lab[1::2], channel=3 - channel)
+    expected, expected_norm = float(a[f"loss_ch{channel}"]), float(a[f"gradnorm_ch{channel}"])
+    return found | {
+        "coarse": worst(rebuilt.detach(), a[f"coarse_ch{channel}"]),
+        "loss": abs(float(loss.detach()) / expected - 1),
+        "loss_of_the_other_channel": abs(float(other) / expected - 1),
+        "gradient_norm": abs(float(norm) / expected_norm - 1),
+        "adam": float(((encoder.stem[0].weight - a[f"conv1_after_adam_ch{channel}"]).abs() >= 1e-5).float().mean()),
+    }
 
 
 @pytest.mark.parametrize("channel", [1, 2])
 def test_a_training_step(channel: int) -> None:
-    a = arrays("train_step")
-    encoder = loaded_encoder().train()
-    lab = torch.stack([opencv_lab(image) for image in a["rgb"]])
-    rebuilt = reconstruct(encoder, lab[::2], lab[1::2], channel=channel)
-    loss = reconstruction_loss(rebuilt, lab[1::2], channel=channel)
-    assert worst(rebuilt.detach(), a[f"coarse_ch{channel}"]) < 1e-3
-    expected = float(a[f"loss_ch{channel}"])
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
-    assert float(reconstruction_loss(rebuilt.detach(), lab[1::2], channel=3 - channel)) != pytest.approx(expected, rel=1e-2)
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    loss.backward()
-    for ours, name in ((encoder.stem[0].weight.grad, "grad_conv1"), (encoder.head.bias.grad, "grad_post_bias")):
-        theirs = a[f"{name}_ch{channel}"]
-        # README: 1e-3. In float64 our gradient of conv1 is 4e-3 from the stored one, so that is its rounding; in float32 1.1e-3 and 1.6e-3.
-        assert worst(ours, theirs) < 2e-3 * float(theirs.abs().max())
-    norm = torch.stack([parameter.grad.norm() for parameter in encoder.parameters()]).norm()
-    assert float(norm) == pytest.approx(float(a[f"gradnorm_ch{channel}"]), rel=1e-3)
-    optimiser.step()
-    after = a[f"conv1_after_adam_ch{channel}"]
-    assert float(((encoder.stem[0].weight - after).abs() < 1e-5).float().mean()) > 0.995
+    found = training_step(channel)
+    assert found["coarse"] < 1e-3
+    assert found["loss"] < 1e-4
+    assert found["gradient_norm"] < 1e-3
+    assert found["adam"] < 0.005
+    assert found["loss_of_the_other_channel"] > 1e-2
+    # README: 1e-3, which the next test holds. Other roundings of the convolutions move the gradient: AVX-512 by 1.7e-3, float64 by 4e-3.
+    assert max(found["grad_conv1"], found["grad_post_bias"]) < 6e-3
+
+
+@pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="the fixtures were made with the AVX2 convolutions of x86")
+def test_a_training_step_with_the_convolutions_the_fixtures_were_made_with() -> None:
+    """In a process of its own, for the instruction set is chosen when the first convolution runs."""
+    program = "import json, test_mast as t; print(json.dumps([t.training_step(1), t.training_step(2)]))"
+    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1", "PYTHONPATH": folders}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120)
+    for found in json.loads(done.stdout):
+        assert max(found["grad_conv1"], found["grad_post_bias"], found["gradient_norm"]) < 1e-3
+        assert found["loss"] < 1e-4
+        assert found["adam"] < 0.005
 
 
 def test_the_dropped_channel_is_gone_and_the_others_are_larger() -> None:

@@ -181,7 +181,7 @@ class _Session:
         if one_pass.reverse or self._run.request.overlay == "none" or self._run.clip.is_live:
             yield from frames_of(self._run.clip, todo)
             return
-        first_stored = min((*self._folder.records(), todo.start))
+        first_stored = min((*self._stored_records(), todo.start))
         for frame in frames_of(self._run.clip, replace(todo, start=first_stored)):
             if frame.index < todo.start:
                 self._draw(frame, read_stored_labels(self._folder.mask_path(frame)))
@@ -208,11 +208,15 @@ class _Session:
 
     def _draw_stored(self) -> None:
         """The overlay of a run that only went backwards."""
-        records = self._folder.records()
+        records = self._stored_records()
         if self._run.request.overlay != "none" and records:
-            self._writer.flush()
             for frame in frames_of(self._run.clip, Pass(min(records), max(records) + 1)):
                 self._draw(frame, read_stored_labels(self._folder.mask_path(frame)))
+
+    def _stored_records(self) -> dict[int, FrameRecord]:
+        """The records so far, once all that was submitted is on disk."""
+        self._writer.flush()
+        return self._folder.records()
 
     def _save_now_and_then(self) -> None:
         if time.monotonic() - self._saved > max(SAVE_EVERY_SECONDS, 20 * self._save_seconds):

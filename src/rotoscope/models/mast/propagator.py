@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from rotoscope.errors import InputError, PropagationError
-from rotoscope.memory import FrameCache, FrameMemory, MemorySchedule
+from rotoscope.memory import FrameCache, MaskMemory, MemorySchedule
 from rotoscope.models.mast.network import MastEncoder, normalised_lab
 from rotoscope.models.mast.read import Reference, read_memory, to_coarse, to_full_size
 from rotoscope.types import Frame, Masks
@@ -38,18 +37,6 @@ class MastConfig:
     soft_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A remembered frame on the coarse grid: its features and the probabilities of its objects."""
-
-    features: Float[Tensor, "c h w"]
-    masks: Masks
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.features, self.masks.probs))
-
-
 class MastPropagator:
     """One pass over one clip; see `rotoscope.types.Propagator`.
 
@@ -59,9 +46,8 @@ class MastPropagator:
     def __init__(self, encoder: MastEncoder, config: MastConfig, *, max_memory_bytes: int | None = None) -> None:
         self._encoder = encoder
         self._config = config
-        self._memory: FrameMemory[_Entry] = FrameMemory(config.schedule, lambda entry: entry.num_bytes, max_bytes=max_memory_bytes)
+        self._memory = MaskMemory(config.schedule, max_bytes=max_memory_bytes)
         self._cache: FrameCache[Tensor] = FrameCache(2)
-        self._first: int | None = None
 
     @torch.inference_mode()
     def predict(self, frame: Frame) -> Masks:
@@ -82,10 +68,9 @@ class MastPropagator:
         Raises:
             PropagationError: nothing is remembered yet.
         """
-        step, entries = self._step(frame), self._references(frame)
-        ids = self._newest()[1].masks.object_ids  # it knows every object
+        remembered = self._memory.references(frame.index)
         features = self._features(frame)
-        references = [Reference(entry.features, entry.masks.select(ids).probs, step - at) for at, entry in entries]
+        references = [Reference(one.features, one.masks.probs, one.gap) for one in remembered]
         config = self._config
         coarse = read_memory(
             features,
@@ -94,30 +79,21 @@ class MastPropagator:
             logit_scale=config.logit_scale,
             one_offset_for_all_values=config.one_offset_for_all_values,
         )
-        return coarse, ids
+        return coarse, self._memory.object_ids
 
     @torch.inference_mode()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
         """Store a frame: its features, and its labels at every fourth pixel."""
-        if self._first is None:
-            self._first = frame.index
-        known = self._newest()[1].masks.object_ids if len(self._memory) else ()
-        ids = (*known, *(object_id for object_id in masks.object_ids if object_id not in known))
         features = self._features(frame)
-        probs = to_coarse(masks.select(ids).probs.to(features))
+        masks = self._memory.with_all_objects(masks)
+        probs = to_coarse(masks.probs.to(features))
         if not self._config.soft_memory or given:
             probs = _one_hot(probs)
-        self._memory.add(self._step(frame), _Entry(features, Masks(probs, ids)), given=given)
+        self._memory.add(frame.index, features, Masks(probs, masks.object_ids), given=given)
 
     def state(self) -> dict[str, Tensor]:
         """All that is remembered."""
-        tensors = {} if self._first is None else {"first": torch.tensor(self._first)}
-        for step, entry, given in self._memory:
-            tensors[f"frames.{step}.features"] = entry.features
-            tensors[f"frames.{step}.probs"] = entry.masks.probs
-            tensors[f"frames.{step}.object_ids"] = torch.tensor(entry.masks.object_ids, dtype=torch.int64)
-            tensors[f"frames.{step}.given"] = torch.tensor(given)
-        return tensors
+        return self._memory.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave.
@@ -125,40 +101,11 @@ class MastPropagator:
         Raises:
             InputError: the tensors are not those of this kind of propagator.
         """
-        try:
-            steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("frames.")})
-            frames = {step: {part: state[f"frames.{step}.{part}"] for part in ("features", "probs", "object_ids", "given")} for step in steps}
-            first = int(state["first"]) if steps else None
-        except (KeyError, ValueError, IndexError) as error:
-            message = f"this is not the state of a MAST pass: {error} is missing or misnamed; start the clip again without --resume"
-            raise InputError(message) from error
-        self._memory.clear()
+        self._memory.restore(state, next(self._encoder.parameters()).device)
         self._cache = FrameCache(2)
-        self._first = first
-        device = next(self._encoder.parameters()).device
-        for step, parts in frames.items():
-            masks = Masks(parts["probs"].to(device), tuple(parts["object_ids"].tolist()))
-            self._memory.add(step, _Entry(parts["features"].to(device), masks), given=bool(parts["given"]))
 
     def _features(self, frame: Frame) -> Float[Tensor, "c h w"]:
         return self._cache.get(frame.index, lambda: encode(self._encoder, frame))
-
-    def _step(self, frame: Frame) -> int:
-        return 0 if self._first is None else abs(frame.index - self._first)
-
-    def _newest(self) -> tuple[int, _Entry]:
-        *_, (step, entry, _) = self._memory
-        return step, entry
-
-    def _references(self, frame: Frame) -> list[tuple[int, _Entry]]:
-        """The remembered frames that serve, oldest first; where frames are missing from the clip, the newest stands in for the recent ones."""
-        if not len(self._memory):
-            message = f"frame {frame.index} cannot be predicted: no frame is remembered yet; remember one with its masks first"
-            raise PropagationError(message)
-        step, newest = self._step(frame), self._newest()
-        found = self._memory.references(step)
-        complete = any(at == newest[0] or self._config.schedule.is_recent(at, step) for at, _ in found)
-        return found if complete else [*found, newest]
 
 
 def encode(encoder: MastEncoder, frame: Frame) -> Float[Tensor, "c h w"]:

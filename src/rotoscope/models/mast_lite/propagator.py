@@ -1,15 +1,14 @@
 """The pass of mast-lite over a clip."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rotoscope.errors import InputError, PropagationError
-from rotoscope.memory import FrameCache, FrameMemory, MemorySchedule
+from rotoscope.errors import InputError
+from rotoscope.memory import FrameCache, MaskMemory, MemorySchedule
 from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extract, resize
 from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
@@ -21,18 +20,6 @@ _OBJECTS_AT_ONCE = 8
 """Bounds the scratch memory of the guided filter: 10 MB for each object at 480p."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A remembered frame: its keys, and its masks at the same stride."""
-
-    key: Float[Tensor, "c h w"]
-    masks: Masks
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.key, self.masks.probs))
-
-
 class MastLitePropagator:
     """One pass over one clip."""
 
@@ -40,10 +27,9 @@ class MastLitePropagator:
         self._encoder = encoder
         self._config = config
         schedule = MemorySchedule(anchors=(0,), recent=config.recent)
-        self._memory: FrameMemory[_Entry] = FrameMemory(schedule, lambda entry: entry.num_bytes, max_bytes=max_memory_bytes)
+        self._memory = MaskMemory(schedule, max_bytes=max_memory_bytes)
         self._cache: FrameCache[Features] = FrameCache(2)
         self._looks = Looks(config)
-        self._first: int | None = None
 
     @torch.no_grad()
     def predict(self, frame: Frame) -> Masks:
@@ -52,10 +38,10 @@ class MastLitePropagator:
         Raises:
             PropagationError: nothing is remembered yet.
         """
-        entries = self._references(frame)
-        ids = entries[-1].masks.object_ids
+        remembered = self._memory.references(frame.index)
+        ids = self._memory.object_ids
         features = self._features(frame)
-        prior = self._config.read(features.key, [entry.key for entry in entries], [entry.masks.select(ids).probs for entry in entries])
+        prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
         probs = self._without_strays(self._with_looks(prior, features, ids))
         probs = self._follow_edges(features.guide, probs)
         return Masks(normalised(resize(probs, frame.hw)), ids)
@@ -63,27 +49,16 @@ class MastLitePropagator:
     @torch.no_grad()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
         """Store a frame and learn its objects' looks."""
-        if self._first is None:
-            self._first = frame.index
         features = self._features(frame)
-        known = self._newest().masks.object_ids if len(self._memory) else ()
-        masks = masks.select((*known, *(object_id for object_id in masks.object_ids if object_id not in known)))
+        masks = self._memory.with_all_objects(masks)
         probs = masks.probs.to(features.key)
         coarse, fine = (normalised(resize(probs, grid.shape[1:])) for grid in (features.key, features.descriptors))
         self._looks.learn(features.descriptors, Masks(fine, masks.object_ids), given=given)
-        self._memory.add(abs(frame.index - self._first), _Entry(features.key, Masks(coarse, masks.object_ids)), given=given)
+        self._memory.add(frame.index, features.key, Masks(coarse, masks.object_ids), given=given)
 
     def state(self) -> dict[str, Tensor]:
         """All that is remembered."""
-        tensors = {f"looks.{name}": tensor for name, tensor in self._looks.state().items()}
-        if self._first is not None:
-            tensors["first"] = torch.tensor(self._first)
-        for step, entry, given in self._memory:
-            tensors[f"frames.{step}.key"] = entry.key
-            tensors[f"frames.{step}.probs"] = entry.masks.probs
-            tensors[f"frames.{step}.object_ids"] = torch.tensor(entry.masks.object_ids, dtype=torch.int64)
-            tensors[f"frames.{step}.given"] = torch.tensor(given)
-        return tensors
+        return self._memory.state() | {f"looks.{name}": tensor for name, tensor in self._looks.state().items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave.
@@ -92,37 +67,18 @@ class MastLitePropagator:
             InputError: the tensors are not those of this kind of propagator.
         """
         device = next(self._encoder.parameters()).device
+        looks = {name.removeprefix("looks."): tensor.to(device) for name, tensor in state.items() if name.startswith("looks.")}
         try:
-            steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("frames.")})
-            frames = {step: {part: state[f"frames.{step}.{part}"].to(device) for part in ("key", "probs", "object_ids", "given")} for step in steps}
-            first = int(state["first"]) if "first" in state else None
-            looks = Looks.restored(
-                {name.removeprefix("looks."): t.to(device) for name, t in state.items() if name.startswith("looks.")}, self._config
-            )
-        except (KeyError, ValueError, IndexError) as error:
-            message = f"this is not the state of a mast-lite pass: {error} is missing or misnamed; start the clip again without --resume"
+            restored = Looks.restored(looks, self._config)
+        except (KeyError, ValueError) as error:
+            message = f"this is not the state of such a pass: {error} is missing or misnamed; start the clip again without --resume"
             raise InputError(message) from error
-        self._memory.clear()
+        self._memory.restore(state, device)
+        self._looks = restored
         self._cache = FrameCache(2)
-        self._first, self._looks = first, looks
-        for step, parts in frames.items():
-            masks = Masks(parts["probs"], tuple(parts["object_ids"].tolist()))
-            self._memory.add(step, _Entry(parts["key"], masks), given=bool(parts["given"]))
 
     def _features(self, frame: Frame) -> Features:
         return self._cache.get(frame.index, lambda: extract(self._encoder, frame, self._config))
-
-    def _newest(self) -> _Entry:
-        *_, (_, entry, _) = self._memory
-        return entry
-
-    def _references(self, frame: Frame) -> list[_Entry]:
-        if self._first is None or not len(self._memory):
-            message = f"frame {frame.index} cannot be predicted: no frame is remembered yet; remember one with its masks first"
-            raise PropagationError(message)
-        entries = [entry for _, entry in self._memory.references(abs(frame.index - self._first))]
-        newest = self._newest()
-        return [*(entry for entry in entries if entry is not newest), newest]
 
     def _with_looks(self, prior: Float[Tensor, "n h w"], features: Features, ids: tuple[int, ...]) -> Float[Tensor, "n h2 w2"]:
         """The memory read's distribution, at stride 4, times that of the looks; where the read sees no object nearby, there is none."""
