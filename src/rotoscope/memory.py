@@ -214,14 +214,15 @@ class MaskMemory:
         try:
             steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("frames.")})
             frames = {step: [state[f"frames.{step}.{name}"].to(device) for name in _PARTS] for step in steps}
+            masks = {step: Masks(probs, tuple(object_ids.tolist())) for step, (_, probs, object_ids, _) in frames.items()}
             first = int(state["first"]) if steps else None
         except (KeyError, ValueError, IndexError) as error:
             message = f"this is not the state of such a pass: {error} is missing or misnamed; start the clip again without --resume"
             raise InputError(message) from error
         self._frames.clear()
         self._first = first
-        for step, (features, probs, object_ids, given) in frames.items():
-            self._frames.add(step, (features, Masks(probs, tuple(object_ids.tolist()))), given=bool(given))
+        for step, (features, _, _, given) in frames.items():
+            self._frames.add(step, (features, masks[step]), given=bool(given))
 
     def _step(self, frame_index: int) -> int:
         return 0 if self._first is None else abs(frame_index - self._first)

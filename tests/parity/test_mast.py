@@ -4,10 +4,7 @@ Each comparison has a sensitivity twin: with one deliberate fault it must exceed
 """
 
 import json
-import os
 import platform
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +20,7 @@ from rotoscope.models.mast import OFFICIAL_NAMES, REFERENCE_MODES, VARIANTS, Mas
 from rotoscope.models.mast.network import MastEncoder, normalised_lab
 from rotoscope.models.mast.objective import drop_channel, reconstruct, reconstruction_loss
 from rotoscope.models.mast.propagator import MastConfig
-from rotoscope.models.mast.read import Reference, read_memory, search_dilation, to_coarse, to_full_size
+from rotoscope.models.mast.read import LONG_GAP, Reference, read_memory, search_dilation, to_coarse, to_full_size
 from rotoscope.ops import local
 from rotoscope.ops.color import rgb_to_lab, rgb_to_lab_tabulated
 from rotoscope.ops.local import dilated_window_offsets, join_parts, shifted_window_part, window_part, windowed_correlation
@@ -263,7 +260,7 @@ def test_the_memory_policy_over_a_hundred_frames(mode: int) -> None:
         memory.add(target - 1, 0, given=target == 1)
         steps = [step for step, _ in memory.references(target)]
         assert steps == row["ref"]
-        far = [target - step for step in steps if target - step > 15]
+        far = [target - step for step in steps if target - step > LONG_GAP]
         assert len(far) == row["n_search"]
         assert [search_dilation(gap) for gap in far] == row["dilation"]
 
@@ -365,21 +362,8 @@ def test_a_training_step(channel: int) -> None:
     assert found["gradient_norm"] < 1e-3
     assert found["adam"] < 0.005
     assert found["loss_of_the_other_channel"] > 1e-2
-    # README: 1e-3, which the next test holds. Other roundings of the convolutions move the gradient: AVX-512 by 1.7e-3, float64 by 4e-3.
-    assert max(found["grad_conv1"], found["grad_post_bias"]) < 6e-3
-
-
-@pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="the fixtures were made with the AVX2 convolutions of x86")
-def test_a_training_step_with_the_convolutions_the_fixtures_were_made_with() -> None:
-    """In a process of its own, for the instruction set is chosen when the first convolution runs."""
-    program = "import json, test_mast as t; print(json.dumps([t.training_step(1), t.training_step(2)]))"
-    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1", "PYTHONPATH": folders}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120)
-    for found in json.loads(done.stdout):
-        assert max(found["grad_conv1"], found["grad_post_bias"], found["gradient_norm"]) < 1e-3
-        assert found["loss"] < 1e-4
-        assert found["adam"] < 0.005
+    # README: 1e-3, for the AVX2 convolutions the fixtures were made with (conftest asks for them). AVX-512 moves the gradient by 1.7e-3, float64 by 4e-3.
+    assert max(found["grad_conv1"], found["grad_post_bias"]) < (1e-3 if platform.machine().lower() in {"x86_64", "amd64"} else 6e-3)
 
 
 def test_the_dropped_channel_is_gone_and_the_others_are_larger() -> None:
