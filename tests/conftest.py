@@ -2,9 +2,8 @@
 
 import os
 
-os.environ.setdefault(
-    "ONEDNN_MAX_CPU_ISA", "AVX2"
-)  # the stored official outputs were made with AVX2: others round differently; read when torch loads
+# The stored official outputs were made with AVX2 convolutions; others round differently. It is read when torch is loaded.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 from collections.abc import Iterator
 from pathlib import Path

