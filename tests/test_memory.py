@@ -1,9 +1,11 @@
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotoscope.errors import InputError, MemoryBudgetError
-from rotoscope.memory import FrameCache, FrameMemory, MemorySchedule
+from rotoscope.errors import InputError, MemoryBudgetError, PropagationError
+from rotoscope.memory import FrameCache, FrameMemory, MaskMemory, MemorySchedule
+from rotoscope.types import Masks
 
 MAST = MemorySchedule(anchors=(0, 5), recent=(1, 3, 5))
 MIVOS = MemorySchedule(anchors=(0,), recent=(1,), every=5)
@@ -96,3 +98,38 @@ def test_the_cache_computes_a_frame_once_and_forgets_the_least_recently_used() -
     assert computed == [1, 2, 3, 2]
     assert cache.hits == 1
     assert len(cache) == 2
+
+
+def test_frames_that_a_clip_lacks_are_not_counted_as_recent_ones() -> None:
+    memory: FrameMemory[str] = FrameMemory(MAST, lambda entry: 10)
+    for step in (0, 10, 20, 30, 40, 50, 60):
+        memory.add(step, str(step), given=step == 0)
+    assert [step for step, _ in memory.references(70)] == [0, 20, 40, 60]
+
+
+def test_objects_join_a_mask_memory_and_are_read_in_every_frame() -> None:
+    memory = MaskMemory(MemorySchedule(anchors=(), recent=(1, 2)))
+    assert memory.object_ids == ()
+    first, second = (Masks.from_labels(torch.tensor([[object_id, 0]], dtype=torch.int32)) for object_id in (4, 9))
+    memory.add(7, torch.zeros(2, 1, 2), memory.with_all_objects(first), given=True)
+    memory.add(6, torch.ones(2, 1, 2), memory.with_all_objects(second), given=False)
+    read = memory.references(5)
+    assert memory.object_ids == (4, 9)
+    assert [(one.gap, one.masks.object_ids, one.masks.labels().tolist()) for one in read] == [(2, (4, 9), [[4, 0]]), (1, (4, 9), [[9, 0]])]
+
+
+def test_a_mask_memory_survives_the_way_through_its_state() -> None:
+    memory, other = MaskMemory(MAST), MaskMemory(MAST)
+    masks = Masks.from_labels(torch.tensor([[3, 0]], dtype=torch.int32))
+    memory.add(0, torch.rand(2, 1, 2), masks, given=True)
+    other.restore(memory.state(), torch.device("cpu"))
+    assert torch.equal(other.references(1)[0].features, memory.references(1)[0].features)
+    damaged = {**memory.state(), "frames.0.object_ids": torch.tensor([3, 4])}
+    with pytest.raises(InputError, match="not the state"):
+        other.restore(damaged, torch.device("cpu"))
+    assert other.object_ids == (3,)
+
+
+def test_a_mask_memory_with_nothing_in_it_cannot_be_read() -> None:
+    with pytest.raises(PropagationError, match="frame 4 cannot be predicted"):
+        MaskMemory(MAST).references(4)

@@ -42,7 +42,7 @@ def test_the_table_comes_with_notes_and_files(scored: list[str], tmp_path: Path,
     files = ["--csv", str(tmp_path / "report" / "scores.csv"), "--plots", str(tmp_path / "plots")]
     assert main([*scored, *files, "--workers", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "J recall" in out
+    assert "recall" in out
     assert any(line.replace("│", " ").split()[:2] == ["all", "mean"] for line in out.splitlines())
     assert "note: clip 'cat': predicted ids [9]" in err
     assert (tmp_path / "report" / "scores.csv").is_file()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from rotoscope.evaluation.davis import ClipScores, MeanScores, ObjectScores, mea
 
 MOST_LEGEND_ENTRIES = 12
 _FIGURES = ("j_and_f", "j", "j_recall", "j_decay", "f", "f_recall", "f_decay")
-_HEADINGS = ("J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay")
+_HEADINGS = ("J&F", "J", "recall", "decay", "F", "recall", "decay")
 
 
 def as_dict(clips: Sequence[ClipScores], *, fps: float | None = None) -> dict[str, Any]:
@@ -42,9 +43,9 @@ def table(clips: Sequence[ClipScores]) -> Table:
     Raises:
         InputError: there are no clips.
     """
-    shown = Table()
-    for heading in ("clip", "object"):
-        shown.add_column(heading, no_wrap=True)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)  # fits a terminal of 80 columns: figures are never cut, names are folded
+    shown.add_column("clip", overflow="fold")
+    shown.add_column("object", no_wrap=True)
     for heading in _HEADINGS:
         shown.add_column(heading, justify="right", no_wrap=True)
     for clip in clips:
