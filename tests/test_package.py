@@ -12,6 +12,7 @@ import pytest
 
 import rotoscope
 import rotoscope.jobs.track
+import rotoscope.video.read
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +44,7 @@ def test_every_module_can_be_imported_and_has_a_docstring() -> None:
     assert [name for name in names if not importlib.import_module(name).__doc__] == []
 
 
-@pytest.mark.parametrize("module", [rotoscope, rotoscope.jobs.track])
+@pytest.mark.parametrize("module", [rotoscope, rotoscope.jobs.track, rotoscope.video.read])
 def test_the_examples_of_the_docstrings_run(module) -> None:
     results = doctest.testmod(module, verbose=False)
     assert results.attempted > 0
