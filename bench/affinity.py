@@ -41,10 +41,9 @@ def measure(kind: str, hw: tuple[int, int]) -> dict[str, Any]:
 
 def tiles(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     """As `rotoscope` does it."""
-    from rotoscope.ops.local import join_parts, window_part
+    from rotoscope.ops.local import windowed_attention
 
-    parts = [window_part(query, key, value, radius=RADIUS, masked_outside=True) for key, value in zip(keys, values, strict=True)]
-    return join_parts(parts).view(-1, *query.shape[1:])
+    return windowed_attention(query, keys, values, radius=RADIUS)
 
 
 def full(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
