@@ -71,7 +71,41 @@ _ROWS = (
     ),
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in _ROWS}
+_AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
+_DEAOT_PAPER = "Yang and Yang, NeurIPS 2022"
+_AOT_SUMMARIES = {
+    # name: summary, official file without its stage, published score
+    "aot-t": ("AOT on MobileNetV2, 1 layer", "AOTT", "J&F 79.2 on DAVIS-2017 val"),
+    "aot-s": ("AOT on MobileNetV2, 2 layers", "AOTS", "J&F 82.1 on DAVIS-2017 val"),
+    "aot-b": ("AOT on MobileNetV2, 3 layers", "AOTB", "J&F 83.3 on DAVIS-2017 val"),
+    "aot-l": ("AOT on MobileNetV2, 3 layers, growing memory", "AOTL", "J&F 83.6 on DAVIS-2017 val"),
+    "r50-aot-l": ("AOT on ResNet-50, growing memory", "R50_AOTL", "J&F 85.2 on DAVIS-2017 val"),
+    "r101-aot-l": ("AOT on ResNet-101, growing memory", "", ""),
+    "rs101-aot-l": ("AOT on ResNeSt-101, growing memory", "", ""),
+    "swinb-aot-l": ("AOT on Swin-B, growing memory", "SwinB_AOTL", "J&F 85.9 on DAVIS-2017 val"),
+    "deaot-t": ("DeAOT on MobileNetV2, 1 layer", "DeAOTT", "82.0 on YouTube-VOS 2018 val"),
+    "deaot-s": ("DeAOT on MobileNetV2, 2 layers", "DeAOTS", "84.0 on YouTube-VOS 2018 val"),
+    "deaot-b": ("DeAOT on MobileNetV2, 3 layers", "DeAOTB", "84.6 on YouTube-VOS 2018 val"),
+    "deaot-l": ("DeAOT on MobileNetV2, 3 layers, growing memory", "DeAOTL", "84.8 on YouTube-VOS 2018 val"),
+    "r50-deaot-l": ("DeAOT on ResNet-50, growing memory", "R50_DeAOTL", "86.0 on YouTube-VOS 2018 val"),
+    "swinb-deaot-l": ("DeAOT on Swin-B, growing memory", "SwinB_DeAOTL", "J&F 86.2 on DAVIS-2017 val"),
+}
+_AOT_ROWS = tuple(
+    ModelSpec(
+        name=name,
+        task="track",
+        module="aot",
+        summary=summary,
+        paper=_DEAOT_PAPER if "deaot" in name else _AOT_PAPER,
+        origin="the model zoo of the official repository (yoxu515/aot-benchmark)" if stem else "nobody: weights of it were never released",
+        licence="BSD-3-Clause (the repository's)" if stem else "none: there are no official weights",
+        official_files=(f"{stem}_PRE_YTB_DAV.pth", f"{stem}_PRE.pth") if stem else (),
+        published=published,
+    )
+    for name, (summary, stem, published) in _AOT_SUMMARIES.items()
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 
 

@@ -1,0 +1,68 @@
+"""The table of AOT and DeAOT variants, and what may be set about a pass."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_OBJECTS = 10
+"""Objects that one ID bank can tell apart (AOT, section 4.1); more are followed in groups."""
+
+Encoder = Literal["mobilenet-v2", "resnet-50", "resnet-101", "resnest-101", "swin-b", "efficientnet-lite0"]
+
+
+@dataclass(frozen=True, slots=True)
+class AotConfig:
+    """One variant: its network, and how a pass remembers and sizes frames.
+
+    Attributes:
+        name: the registry's.
+        encoder: of the picture.
+        num_layers: of the transformer.
+        gated: DeAOT's gated propagation rather than AOT's blocks.
+        long_term_gap: every so many frames one is kept for long; None keeps the given ones only (official: 9999).
+        align_corners: frames of 16n + 1 pixels, whose corner cells lie on the corner pixels; otherwise 16n (Swin).
+        long_edge: frames are shrunk until neither side is longer, in pixels (official: 1.3 * 800, rounded to 1040); None for no limit.
+        short_edge: the same for the shorter side; None for no limit (official: 624 in multi-scale tests only).
+        scale: a factor on the size thereafter.
+        lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
+            all of whose successors have none either, are lost for ever.
+        compile: let torch.compile make the encoder, the layers and the decoder faster, at the price of minutes at the start.
+        precision: arithmetic of the network; bfloat16 is faster on a GPU and changes some outlines (see docs/models/aot.md).
+    """
+
+    name: str
+    encoder: Encoder
+    num_layers: int
+    gated: bool
+    long_term_gap: int | None = None
+    align_corners: bool = True
+    long_edge: int | None = 1040
+    short_edge: int | None = None
+    scale: float = 1.0
+    lose_absent_highest_ids: bool = False
+    compile: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+_EVERY_FIFTH = 5
+"""Official TEST_LONG_TERM_MEM_GAP of the L variants."""
+
+_TABLE = (
+    AotConfig("aot-t", "mobilenet-v2", 1, gated=False),
+    AotConfig("aot-s", "mobilenet-v2", 2, gated=False),
+    AotConfig("aot-b", "mobilenet-v2", 3, gated=False),
+    AotConfig("aot-l", "mobilenet-v2", 3, gated=False, long_term_gap=_EVERY_FIFTH),
+    AotConfig("r50-aot-l", "resnet-50", 3, gated=False, long_term_gap=_EVERY_FIFTH),
+    AotConfig("r101-aot-l", "resnet-101", 3, gated=False, long_term_gap=_EVERY_FIFTH),
+    AotConfig("rs101-aot-l", "resnest-101", 3, gated=False, long_term_gap=_EVERY_FIFTH),
+    AotConfig("swinb-aot-l", "swin-b", 3, gated=False, long_term_gap=_EVERY_FIFTH, align_corners=False),
+    AotConfig("deaot-t", "mobilenet-v2", 1, gated=True),
+    AotConfig("deaot-s", "mobilenet-v2", 2, gated=True),
+    AotConfig("deaot-b", "mobilenet-v2", 3, gated=True),
+    AotConfig("deaot-l", "mobilenet-v2", 3, gated=True, long_term_gap=_EVERY_FIFTH),
+    AotConfig("r50-deaot-l", "resnet-50", 3, gated=True, long_term_gap=_EVERY_FIFTH),
+    AotConfig("swinb-deaot-l", "swin-b", 3, gated=True, long_term_gap=_EVERY_FIFTH, align_corners=False),
+    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True),  # ours: DeAOT-T on a smaller encoder
+)
+
+VARIANTS = {config.name: config for config in _TABLE}
+"""What `build` knows, by registry name. B and L have the same weights' shapes and differ in `long_term_gap` alone."""

@@ -1,0 +1,56 @@
+"""At which size a network sees a frame, and how frames and labels get there."""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def working_size(
+    hw: tuple[int, int],
+    *,
+    stride: int,
+    corners: bool,
+    short_edge: int | None = None,
+    long_edge: int | None = None,
+    scale: float = 1.0,
+) -> tuple[int, int]:
+    """The size nearest to a frame's that a network takes: a multiple of the stride, plus one pixel with `corners`.
+
+    First both limits shrink the frame (never enlarge it), then it is scaled and cut to whole pixels, then each side is rounded to the nearest size
+    that fits, halves to the even multiple (AOT's rule). At least one multiple (with `corners`: one pixel more) remains.
+
+    Args:
+        hw: height and width of the frame.
+        stride: of the network.
+        corners: whether corner cells lie on corner pixels: sizes are then multiples plus one.
+        short_edge: the most pixels of the shorter side.
+        long_edge: the most pixels of the longer side.
+        scale: a factor after the limits.
+    """
+    factor = 1.0
+    if short_edge is not None and min(hw) > short_edge:
+        factor = short_edge / min(hw)
+    if long_edge is not None and max(hw) * factor > long_edge:
+        factor = long_edge / max(hw)
+    extra = 1 if corners else 0
+    height, width = (int(side * factor * scale) for side in hw)
+    return _fitted(height, stride, extra), _fitted(width, stride, extra)
+
+
+def _fitted(length: int, stride: int, extra: int) -> int:
+    return max(round((length - extra) / stride), 1) * stride + extra
+
+
+def resize_cubic(image: Float[Tensor, "*b c h w"], hw: tuple[int, int]) -> Float[Tensor, "*b c h2 w2"]:
+    """The image at another size by cubic interpolation (a = -0.75, no smoothing when shrinking: OpenCV's INTER_CUBIC); it may overshoot its range."""
+    if image.shape[-2:] == hw:
+        return image
+    batched = image.reshape(-1, *image.shape[-3:])
+    return F.interpolate(batched, size=hw, mode="bicubic", align_corners=False).reshape(*image.shape[:-2], *hw)
+
+
+def resize_labels(labels: Int64[Tensor, "h w"], hw: tuple[int, int]) -> Int64[Tensor, "h2 w2"]:
+    """The labels at another size: each pixel takes that of the pixel its top left corner falls on (to rounding in float32). Labels are below 2^24."""
+    if tuple(labels.shape) == hw:
+        return labels
+    return F.interpolate(labels[None, None].float(), size=hw, mode="nearest")[0, 0].long()

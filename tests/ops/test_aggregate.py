@@ -1,0 +1,39 @@
+import hypothesis.strategies as st
+import torch
+from hypothesis import given, settings
+
+from rotoscope.ops.aggregate import average, merge_groups
+
+
+def distributions(sizes: list[int]) -> list[torch.Tensor]:
+    return [torch.randn(1 + size, 3, 4).softmax(dim=0) for size in sizes]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 10), min_size=1, max_size=4))
+def test_merged_groups_hold_every_object_once_and_are_finite(sizes):
+    merged = merge_groups(distributions(sizes))
+    assert merged.shape == (1 + sum(sizes), 3, 4)
+    assert bool(torch.isfinite(merged).all())
+
+
+def test_objects_of_certain_groups_keep_their_pixels():
+    groups = [torch.zeros(3, 1, 3), torch.zeros(2, 1, 3)]
+    groups[0][1, 0, 0] = groups[0][0, 0, 1] = groups[0][0, 0, 2] = 1  # the first pixel is the first object's
+    groups[1][0, 0, 0] = groups[1][1, 0, 1] = groups[1][0, 0, 2] = 1  # the second is the third object's, the last nobody's
+    assert merge_groups(groups).argmax(dim=0).tolist() == [[1, 3, 0]]
+
+
+def test_the_order_of_groups_only_orders_the_objects():
+    first, second = distributions([2, 3])
+    one, other = merge_groups([first, second]), merge_groups([second, first])
+    assert torch.allclose(one[0], other[0])
+    assert torch.allclose(one[1:3], other[4:6])
+
+
+def test_averaging_gives_a_distribution_and_leaves_its_inputs():
+    first, second = distributions([2, 2])
+    kept = first.clone()
+    assert torch.allclose(average([first, second]), (first + second) / 2)
+    assert torch.equal(first, kept)
+    assert torch.equal(average([first]), first)

@@ -1,0 +1,45 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4320), st.integers(1, 4320), st.booleans(), st.one_of(st.none(), st.integers(200, 1040)))
+def test_sizes_fit_the_stride_and_the_limit(height, width, corners, long_edge):
+    for side in working_size((height, width), stride=16, corners=corners, long_edge=long_edge):
+        assert side % 16 == (1 if corners else 0)
+        assert side >= 16
+        if long_edge is not None:
+            assert side <= long_edge + 9
+
+
+def test_a_480p_frame_gets_the_official_size():
+    assert working_size((480, 854), stride=16, corners=True, long_edge=1040) == (481, 849)
+    assert working_size((480, 854), stride=16, corners=False, long_edge=1040) == (480, 848)
+    assert working_size((2160, 3840), stride=16, corners=True, long_edge=1040) == (577, 1041)
+    assert working_size((16, 16), stride=16, corners=True) == (17, 17)
+
+
+def test_limits_never_enlarge_and_scales_do():
+    assert working_size((97, 97), stride=16, corners=True, short_edge=624, long_edge=1040) == (97, 97)
+    assert working_size((97, 97), stride=16, corners=True, scale=2.0) == (193, 193)
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    image, labels = torch.rand(2, 3, 5, 7), torch.randint(0, 9, (5, 7))
+    assert torch.equal(resize_cubic(image, (5, 7)), image)
+    assert torch.equal(resize_labels(labels, (5, 7)), labels)
+
+
+def test_resized_labels_are_labels_and_reach_every_cell():
+    labels = torch.arange(6).view(2, 3)
+    assert resize_labels(labels, (4, 6)).tolist() == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
+    assert resize_labels(labels, (1, 1)).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("hw", [(9, 11), (3, 4)])
+def test_cubic_resizing_keeps_a_constant_and_any_leading_axes(hw):
+    assert torch.allclose(resize_cubic(torch.full((3, 5, 7), 0.5), hw), torch.full((3, *hw), 0.5))
