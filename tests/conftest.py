@@ -11,7 +11,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-_CHECKED = ["rotoscope.types", "rotoscope.memory", "rotoscope.ops", "rotoscope.nn", "rotoscope.models", "rotoscope.tracking"]
+_CHECKED = ["rotoscope.types", "rotoscope.memory", "rotoscope.ops", "rotoscope.nn", "rotoscope.models", "rotoscope.tracking", "rotoscope.training"]
 _hook = jaxtyping.install_import_hook(_CHECKED, "beartype.beartype")
 
 import torch  # noqa: E402 - after the hook, like everything that imports rotoscope

@@ -2,8 +2,8 @@
 
 Example:
     >>> import rotoscope
-    >>> [spec.name for spec in rotoscope.list_models()]
-    ['mast-lite', 'mast']
+    >>> [spec.name for spec in rotoscope.list_models()][:3]
+    ['mast-lite', 'mast', 'aot-t']
 
 `import rotoscope` is quick: a name is imported when it is first used.
 """

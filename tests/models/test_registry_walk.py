@@ -13,8 +13,14 @@ from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks, Propagator, Tracker
 
 PARITY_DATA = Path(__file__).resolve().parents[1] / "parity" / "data"
-KEYS = {"mast": (PARITY_DATA / "mast" / "keys.json", "mast")}
-TRACKERS = [spec.name for spec in registry.list_models("track")]
+KEYS = {
+    "mast": (PARITY_DATA / "mast" / "keys.json", "mast"),
+    "aot-t": (PARITY_DATA / "aot" / "keys.json", "aott"),
+    "deaot-t": (PARITY_DATA / "aot" / "keys.json", "deaott"),
+}
+LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module == "aot"} - KEYS.keys()
+"""The same code with more or wider layers; their parity tests build and run them."""
+TRACKERS = [spec.name for spec in registry.list_models("track") if spec.name not in LARGER_SIBLINGS]
 
 
 def checkpoint_of(name: str) -> Checkpoint:

@@ -4,7 +4,7 @@ Papers: Yang, Wei and Yang, Associating Objects with Transformers for Video Obje
 Features in Hierarchical Propagation for Video Object Segmentation, NeurIPS 2022 (DeAOT). Compared with: yoxu515/aot-benchmark, commit 601c138.
 Reproduced exactly: networks of the 14 configurations, memory schedule, sizes, groups of ten objects, flip and multi-scale tests, losses.
 `deaot-lite` is ours: DeAOT-T's design on EfficientNet-Lite0.
-Not reproduced: memory that grows without end when a budget is set; probability maps as memory, which is broken there; see docs/models/aot.md.
+Not reproduced: memory that grows without end when a budget is set; probability maps as memory, which is broken there; see docs/aot.md.
 """
 
 import torch
@@ -34,8 +34,9 @@ def build(config: AotConfig, weights: Checkpoint, device: str) -> AotTracker:
             f"{weights.path} holds weights of {describe_variant(VARIANTS[fitting[0]])}, not of '{config.name}'; use --model {' or '.join(fitting)}"
         )
         raise CheckpointError(message)
+    renamed = rename(weights, official_names(config))  # before the network is made: what is of another system is refused at once
     network = AotNetwork(config)
-    load_strictly(network, rename(weights, official_names(config)))
+    load_strictly(network, renamed)
     network.encoder.fold()
     network.eval().requires_grad_(requires_grad=False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form

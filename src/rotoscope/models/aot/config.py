@@ -26,7 +26,7 @@ class AotConfig:
         lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
             all of whose successors have none either, are lost for ever.
         compile: let torch.compile make the encoder, the layers and the decoder faster, at the price of minutes at the start.
-        precision: arithmetic of the network; bfloat16 is faster on a GPU and changes some outlines (see docs/models/aot.md).
+        precision: arithmetic of the network; bfloat16 is faster on a GPU and changes some outlines (see docs/aot.md).
     """
 
     name: str
