@@ -7,7 +7,7 @@ import pytest
 
 from rotoscope.cli import track as track_command
 from rotoscope.cli.__main__ import main
-from rotoscope.cli.track import parse_bytes, parse_frames, parse_masks
+from rotoscope.cli.track import chosen_settings, parse_bytes, parse_frames, parse_masks
 from rotoscope.errors import InputError, RotoscopeError
 from rotoscope.jobs import work
 
@@ -111,3 +111,15 @@ def test_a_camera_is_named_by_its_number(monkeypatch, smear, first_mask, tmp_pat
     assert main(["track", "0", "--mask", str(first_mask), "-o", str(tmp_path / "out")]) == 2
     assert asked == [0]
     assert track_command.INTERRUPTED == 130
+
+
+def test_settings_that_were_not_asked_for_are_left_to_the_model() -> None:
+    assert chosen_settings("float32", None, compiled=False) == {}
+    assert chosen_settings("bfloat16", 800, compiled=True) == {"precision": "bfloat16", "long_edge": 800, "compile": True}
+    with pytest.raises(InputError, match="16 or more"):
+        chosen_settings("float32", 3, compiled=False)
+
+
+def test_a_setting_that_the_model_lacks_is_refused(clip_folder, first_mask, tmp_path, capsys) -> None:
+    assert run(clip_folder, first_mask, tmp_path / "out", "--precision", "bfloat16") == 2
+    assert "'mast-lite' has no setting precision; it has" in capsys.readouterr().err

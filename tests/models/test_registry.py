@@ -74,3 +74,9 @@ def test_imported_weights_go_to_a_folder_of_the_user(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("ROTOSCOPE_WEIGHTS", raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert registry.imported_weights_folder() == tmp_path / ".local" / "share" / "rotoscope" / "weights"
+
+
+def test_settings_change_the_config_of_the_model() -> None:
+    assert load("mast-lite", device="cpu", short_side=240).config.short_side == 240
+    with pytest.raises(InputError, match="has no setting long_edge"):
+        load("mast-lite", device="cpu", long_edge=300)

@@ -25,6 +25,9 @@ def track(
     model: Annotated[str, typer.Option(help="A model of `rotoscope weights list`.")] = "default",
     weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic of AOT and DeAOT.")] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile AOT and DeAOT: faster after a minute's start.")] = False,
+    long_edge: Annotated[int | None, typer.Option(help="Shrink frames until neither side is longer, for AOT and DeAOT.")] = None,
     direction: Annotated[Literal["both", "forward", "backward"], typer.Option(help="Which frames to cover, from the given ones on.")] = "both",
     max_frames: Annotated[int | None, typer.Option(help="Only the first so many frames; needed for live streams.")] = None,
     frames: Annotated[str | None, typer.Option(help="Only the frames START:STOP, STOP not included, such as 100:250.")] = None,
@@ -56,6 +59,7 @@ def track(
         stop_frame=stop_frame,
         resize_masks=resize_mask,
         overlay=overlay,
+        settings=chosen_settings(precision, long_edge, compiled=compiled),
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
     )
     run = TrackRun(request)
@@ -109,6 +113,19 @@ def parse_frames(frames: str | None, max_frames: int | None) -> tuple[int, int |
     stops = [int(match[2])] if match[2] else []
     stops += [start + max_frames] if max_frames is not None else []
     return start, min(stops, default=None)
+
+
+def chosen_settings(precision: str, long_edge: int | None, *, compiled: bool) -> dict[str, object]:
+    """The settings of the model that were asked for; what was not is left to the model.
+
+    Raises:
+        InputError: a side of less than 16 pixels.
+    """
+    if long_edge is not None and long_edge < 16:
+        message = f"--long-edge {long_edge} leaves nothing to see; give 16 or more"
+        raise InputError(message)
+    asked = {"precision": precision if precision != "float32" else None, "long_edge": long_edge, "compile": compiled or None}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def parse_bytes(text: str) -> int:

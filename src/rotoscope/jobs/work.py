@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class TrackRequest:
         resize_masks: accept masks of another size.
         overlay: the codec of the overlay video, or "none".
         existing: what to do when the folder holds a run already.
+        settings: fields of the model's config to change.
     """
 
     video: str | int
@@ -67,6 +68,7 @@ class TrackRequest:
     resize_masks: bool = False
     overlay: OverlayCodec = "vp9"
     existing: Existing = "refuse"
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 class TrackRun:
@@ -97,7 +99,7 @@ class TrackRun:
         )
         self.given = GivenMasks(request.masks, self.clip.hw, resize=request.resize_masks)
         self.notes = self.given.notes
-        self._tracker: Tracker = registry.load(request.model, weights=request.weights, device=request.device)
+        self._tracker: Tracker = registry.load(request.model, weights=request.weights, device=request.device, **request.settings)
         lengths = [one_pass.length for one_pass in self.passes]
         self.total_frames = None if None in lengths else sum(length or 0 for length in lengths) - (len(lengths) - 1)
 
@@ -286,4 +288,5 @@ def _plan_of(request: TrackRequest, clip: Clip) -> dict[str, Any]:
         "max_memory_bytes": request.max_memory_bytes,
         "frames": [request.start_frame, request.stop_frame],
         "overlay": request.overlay,
+        "settings": dict(request.settings),
     }

@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,16 +157,17 @@ def find_weights(spec: ModelSpec) -> WeightsStatus:
     return WeightsStatus(None)
 
 
-def load(name: str = "default", *, weights: str | Path | None = None, device: str = "auto") -> "Tracker":
+def load(name: str = "default", *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "Tracker":
     """A tracker with its weights, ready to follow objects.
 
     Args:
         name: a name from `list_models`, or "default".
         weights: a file: official weights, or ours. By default what was imported, or what ships.
         device: "cpu", "cuda", "cuda:1", ..., or "auto": CUDA where there is one.
+        settings: fields of the model's config to change, such as `precision="bfloat16"`, `compile=True` or `long_edge=800` for AOT.
 
     Raises:
-        InputError: no such model, or no such device.
+        InputError: no such model, device or setting.
         CheckpointError: no weights, or weights that do not fit the model.
     """
     from rotoscope.models.checkpoints import read_checkpoint
@@ -180,21 +181,31 @@ def load(name: str = "default", *, weights: str | Path | None = None, device: st
             f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with --weights"
         )
         raise CheckpointError(message)
-    return build(spec, read_checkpoint(path), device=pick_device(device))
+    return build(spec, read_checkpoint(path), device=pick_device(device), settings=settings)
 
 
-def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str) -> "Tracker":
+def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str, settings: Mapping[str, object] | None = None) -> "Tracker":
     """The model of a row with the weights of a checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is of another model, or does not fit.
+        InputError: the model has no such setting.
     """
     if checkpoint.model is not None and checkpoint.model != spec.name:
         message = f"{checkpoint.path} holds weights of '{checkpoint.model}', not of '{spec.name}'; use --model {checkpoint.model}"
         raise CheckpointError(message)
     module = module_of(spec)
-    tracker: Tracker = module.build(module.VARIANTS[spec.name], checkpoint, device)
+    tracker: Tracker = module.build(_with_settings(spec, module.VARIANTS[spec.name], settings or {}), checkpoint, device)
     return tracker
+
+
+def _with_settings(spec: ModelSpec, config: Any, settings: Mapping[str, object]) -> Any:
+    known = {entry.name for entry in fields(config)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        message = f"'{spec.name}' has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        raise InputError(message)
+    return replace(config, **settings)
 
 
 def module_of(spec: ModelSpec) -> Any:
