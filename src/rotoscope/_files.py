@@ -1,10 +1,17 @@
-"""Files that are either written whole or not at all."""
+"""Files: in natural order, and either written whole or not at all."""
 
 import errno
 import os
+import re
 from pathlib import Path
 
 from rotoscope.errors import OutputError
+
+
+def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """What to sort files by so that numbers in their names count as numbers: a2 < a10 < b1; ties in order of the whole name."""
+    parts = re.split(r"(\d+)", path.stem.casefold())
+    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part), path.name
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:

@@ -5,7 +5,8 @@ import pytest
 from davis_roots import HW, SQUARE, given_frames, labels_of, write_labels, write_root
 from PIL import Image
 
-from rotoscope.datasets.davis import abridged, natural_order, read_davis, read_label_map
+from rotoscope._files import natural_key
+from rotoscope.datasets.davis import abridged, read_davis, read_label_map
 from rotoscope.errors import InputError, MaskError
 
 ONE = [labels_of((255, SQUARE))] * 3
@@ -141,7 +142,7 @@ def test_a_coloured_or_broken_mask_names_its_file(tmp_path: Path) -> None:
 
 def test_names_sort_by_their_numbers() -> None:
     names = ["10.png", "2.png", "frame12.png", "frame3.png", "1a.png"]
-    assert [path.name for path in sorted(map(Path, names), key=natural_order)] == ["1a.png", "2.png", "10.png", "frame3.png", "frame12.png"]
+    assert [path.name for path in sorted(map(Path, names), key=natural_key)] == ["1a.png", "2.png", "10.png", "frame3.png", "frame12.png"]
 
 
 def test_long_lists_are_abridged() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from made_clips import HW, cut_short, number_of, numbered_picture
 from PIL import Image
 
+from rotoscope._files import natural_key
 from rotoscope.errors import InputError, VideoError
-from rotoscope.video.folders import natural_key
 from rotoscope.video.read import Clip, open_clip, read_video
 
 

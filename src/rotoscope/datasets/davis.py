@@ -9,7 +9,6 @@ Two conventions (https://davischallenge.org):
 - DAVIS-2017: many objects; the value is the object id, 0 is the background, 255 is void.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rotoscope._files import natural_key
 from rotoscope.errors import InputError, MaskError
 
 Year = Literal["auto", "2016", "2017"]
@@ -91,12 +91,6 @@ def read_label_map(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(colours[..., 0])
 
 
-def natural_order(path: Path) -> list[tuple[bool, int, str]]:
-    """The key that sorts file names with their numbers by value: 2.png before 10.png."""
-    parts = re.split(r"(\d+)", path.stem)
-    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts if part]
-
-
 def _folders(root: Path, *, with_frames: bool) -> tuple[Path, Path]:
     if not (root / "Annotations").is_dir():
         above = next((parent for parent in root.parents if (parent / "Annotations").is_dir()), None)
@@ -119,7 +113,7 @@ def _clip_names(annotations: Path) -> list[str]:
 def _images(folder: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
-    return tuple(sorted((path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=natural_order))
+    return tuple(sorted((path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=natural_key))
 
 
 def _listed(root: Path, year: Year) -> list[str]:

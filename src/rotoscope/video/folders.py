@@ -1,6 +1,5 @@
 """Pictures as clips: folders of images, single images, and arrays in memory."""
 
-import re
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from rotoscope._files import natural_key
 from rotoscope.errors import InputError, VideoError
 from rotoscope.types import Frame
 from rotoscope.video.files import frame_range
@@ -165,9 +165,3 @@ def open_folder(folder: Path) -> FolderClip:
         message = f"the folder {folder} holds {count} images named {stem}; keep one of each name, and masks in a folder of their own"
         raise VideoError(message)
     return FolderClip(sorted(paths, key=natural_key), folder.resolve().name or "clip")
-
-
-def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """What to sort files by so that numbers in their names count as numbers: a2 < a10 < b1; ties in order of the whole name."""
-    parts = re.split(r"(\d+)", path.stem.casefold())
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part), path.name

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from rotoscope._files import natural_key
 from rotoscope.errors import MaskError
 from rotoscope.types import MAX_OBJECT_ID
 from rotoscope.video.colours import Reading, read_colours, read_levels
-from rotoscope.video.folders import IMAGE_SUFFIXES, natural_key, open_picture
+from rotoscope.video.folders import IMAGE_SUFFIXES, open_picture
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 _MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
