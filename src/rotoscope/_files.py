@@ -9,9 +9,9 @@ from rotoscope.errors import OutputError
 
 
 def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """What to sort files by so that numbers in their names count as numbers: a2 < a10 < b1; ties in order of the whole name."""
+    """What to sort files by so that numbers in their names count as numbers: 2 < 10 < a2 < a10 < b1; ties in order of the whole name."""
     parts = re.split(r"(\d+)", path.stem.casefold())
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part), path.name
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), path.name
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
