@@ -169,6 +169,11 @@ def load(name: str = "default", *, weights: str | Path | None = None, device: st
     Raises:
         InputError: no such model, device or setting.
         CheckpointError: no weights, or weights that do not fit the model.
+
+    Example:
+        >>> import rotoscope
+        >>> tracker = rotoscope.load("mast-lite", device="cpu")
+        >>> propagator = tracker.start(max_memory_bytes=512 * 2**20)
     """
     from rotoscope.models.checkpoints import read_checkpoint
 
