@@ -84,7 +84,7 @@ def test_a_clip_in_pieces_gives_what_the_whole_gives(tracker, clip) -> None:
 def test_its_weights_survive_a_round_trip_through_our_format(name, tracker, clip, tmp_path: Path) -> None:
     frames, first = clip
     spec, checkpoint = registry.spec_of(name), checkpoint_of(name)
-    rules = registry.module_of(spec).OFFICIAL_NAMES
+    rules = registry.official_names(spec)
     path = tmp_path / "w.safetensors"
     write_checkpoint(path, rename(checkpoint, rules).tensors, model=name, official=checkpoint.official)
     again = registry.build(spec, read_checkpoint(path), device="cpu")

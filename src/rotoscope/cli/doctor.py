@@ -72,7 +72,13 @@ def _weights() -> list[Finding]:
     from rotoscope.models import registry
 
     statuses = [(spec, registry.find_weights(spec)) for spec in registry.list_models()]
-    return [Finding("weights", f"{spec.name}: {status.where}", ok=status.path is not None or not spec.shipped) for spec, status in statuses]
+    absent = [spec.name for spec, status in statuses if status.path is None and not spec.shipped]
+    findings = [
+        Finding("weights", f"{spec.name}: {status.where}", ok=status.path is not None)
+        for spec, status in statuses
+        if spec.shipped or status.path is not None
+    ]
+    return [*findings, Finding("weights", f"{len(absent)} models wait for official weights; `rotoscope weights list` says where they are")]
 
 
 def _tracking() -> list[Finding]:

@@ -45,7 +45,7 @@ def import_weights(
     checkpoint = checkpoints.read_checkpoint(file)
     spec = registry.spec_of(model or _only_model(registry.identify(checkpoint), file))
     registry.build(spec, checkpoint, device="cpu")  # strict: a file that does not fit is refused here
-    renamed = checkpoints.rename(checkpoint, registry.module_of(spec).OFFICIAL_NAMES)
+    renamed = checkpoints.rename(checkpoint, registry.official_names(spec))
     path = output or registry.imported_weights_folder() / f"{spec.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = {"sha256 of the original": checkpoints.sha256(file)}

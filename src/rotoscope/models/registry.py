@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rotoscope.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from rotoscope.models.checkpoints import Checkpoint
+    from rotoscope.models.checkpoints import Checkpoint, RenameRules
     from rotoscope.types import Tracker
 
 Task = Literal["track", "detect"]
@@ -216,6 +216,16 @@ def _with_settings(spec: ModelSpec, config: Any, settings: Mapping[str, object])
 def module_of(spec: ModelSpec) -> Any:
     """The imported module of a row."""
     return importlib.import_module(f"rotoscope.models.{spec.module}")
+
+
+def official_names(spec: ModelSpec) -> "RenameRules":
+    """The rules from the official keys of a model to ours; most modules have one set for all their variants."""
+    module = module_of(spec)
+    if hasattr(module, "official_names"):
+        by_variant: RenameRules = module.official_names(module.VARIANTS[spec.name])
+        return by_variant
+    shared: RenameRules = module.OFFICIAL_NAMES
+    return shared
 
 
 def identify(checkpoint: "Checkpoint") -> list[str]:
