@@ -16,10 +16,7 @@ from rotoscope.models import registry
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks, Tracker
 from rotoscope.video.masks import read_labels
-from rotoscope.video.read import Clip, open_clip, prefetch
-
-DECODE_AHEAD_FRAMES = 8
-"""How many frames wait decoded: enough to hide the decoder's jitter, 50 MB at 1080p."""
+from rotoscope.video.read import READ_AHEAD_FRAMES, Clip, open_clip, prefetch
 
 MaskSource = str | Path | NDArray[Any] | Tensor | Masks
 """A mask: a file, a map of object ids `[h, w]` (numpy or torch), or `Masks`."""
@@ -165,7 +162,7 @@ def _run_passes(clip: Clip, passes: list[Pass], given: GivenMasks, tracker: Trac
 
 def frames_of(clip: Clip, one_pass: Pass) -> Generator[Frame]:
     """The frames of a pass, decoded ahead in a thread."""
-    return prefetch(clip.frames(one_pass.start, one_pass.stop, reverse=one_pass.reverse), DECODE_AHEAD_FRAMES)
+    return prefetch(clip.frames(one_pass.start, one_pass.stop, reverse=one_pass.reverse), READ_AHEAD_FRAMES)
 
 
 def result_of(frame: Frame, masks: Masks, *, given: bool) -> TrackResult:

@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,7 +119,7 @@ class WeightsStatus:
     """
 
     path: Path | None
-    where: Literal["package", "imported", "missing"] = field(default="missing")
+    where: Literal["package", "imported", "missing"] = "missing"
 
 
 def list_models(task: Task | None = None) -> list[ModelSpec]:
