@@ -1,0 +1,42 @@
+"""What every recipe states: how long, how many at a time, how the weights move. Systems add fields of their own."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The settings that the loop reads.
+
+    Attributes:
+        steps: of the optimiser.
+        batch_size: samples of one part of a step on one process.
+        accumulate: parts of a step on one process, one after the other; a step sees batch_size * accumulate * processes samples.
+        optimiser: AdamW decouples the weight decay, Adam adds it to the gradient; SGD has `momentum`.
+        momentum: of SGD.
+        clip_norm: the largest norm of the gradient, over all parameters; None for no limit.
+        average_decay: of the moving average of the weights (EMA), which is what is exported; None for none. It is never above
+            (1 + step) / (10 + step), so that the first weights are soon forgotten.
+        precision: bfloat16 computes the network under autocast; weights stay float32.
+        seed: of all that is random.
+        save_every: steps between two saved states.
+        keep: how many saved states stay.
+        record_every: steps between two lines of the record.
+        picture_every: steps between two sample pictures; 0 for none.
+        prefetch: batches made ahead, in as many threads; 0 makes each when it is needed.
+    """
+
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    save_every: int = 1000
+    keep: int = 2
+    record_every: int = 20
+    picture_every: int = 1000
+    prefetch: int = 2
