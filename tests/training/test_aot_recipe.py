@@ -142,5 +142,5 @@ def test_weights_to_go_on_from_must_be_of_the_same_variant(tmp_path, source, mon
     monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_: source))
     other = AotNetwork(VARIANTS["deaot-t"])
     write_checkpoint(tmp_path / "other.safetensors", other.state_dict(), model="deaot-t", official=False)
-    with pytest.raises(CheckpointError, match="deaot-t|missing|left over"):
+    with pytest.raises(CheckpointError, match="deaot-t"):
         build_task(TINY, tmp_path, weights=tmp_path / "other.safetensors")
