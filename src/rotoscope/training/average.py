@@ -12,7 +12,7 @@ class MovingAverage:
     The decay of a step is min(decay, (1 + step) / (10 + step)), so that the first weights are soon forgotten (AOT, official code).
 
     Args:
-        module: whose parameters; its buffers, and parameters that are not averaged, are never copied: they are read when needed.
+        module: whose parameters.
         parameters: those that are trained.
         decay: the largest, in 0..1.
     """
@@ -32,16 +32,12 @@ class MovingAverage:
             torch._foreach_lerp_(list(self._averages.values()), list(self._sources.values()), 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by the names of their parameters; they change with the next update."""
-        return dict(self._averages)
+        """The averages by the names of their parameters; names that share a parameter share its average. They change with the next update."""
+        averages = {id(parameter): self._averages[name] for name, parameter in self._sources.items()}
+        return {name: averages[id(tensor)] for name, tensor in self._module.named_parameters(remove_duplicate=False) if id(tensor) in averages}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from averages that `tensors` gave."""
         for name, average in self._averages.items():
             average.copy_(tensors[name])
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The module's state dict with the averages in the place of the weights; names that share a parameter share its average."""
-        averages = {id(parameter): self._averages[name] for name, parameter in self._sources.items()}
-        return {key: averages.get(id(tensor), tensor).detach() for key, tensor in self._module.state_dict(keep_vars=True).items()}

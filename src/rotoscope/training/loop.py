@@ -21,10 +21,8 @@ from rotoscope.training.record import Record
 from rotoscope.training.state import claimed, gathered, load_state, require_same_training, restore, save_state
 from rotoscope.training.task import Batch, Draw, ParameterGroup, StepLosses, Task
 
-_NOISE_STREAM = 0x9E3779B97F4A7C15
-"""Sets the random numbers of the network apart from those of the batch, which come from the same draw (any odd constant does)."""
-_STEPS_TIMED = 50
-"""The speed is that of the last so many steps."""
+_NOISE_STREAM = 0x9E3779B97F4A7C15  # sets the network's random numbers apart from the batch's, which come from the same draw
+_STEPS_TIMED = 50  # the speed is that of the last so many steps
 
 
 @dataclass(frozen=True, slots=True)
