@@ -1,0 +1,1 @@
+"""One file per system: how it is trained."""
