@@ -9,7 +9,7 @@ import typer
 
 from rotoscope._version import __version__
 from rotoscope.cli import doctor, evaluate, track, weights
-from rotoscope.errors import PropagationError, RotoscopeError
+from rotoscope.errors import PropagationError, RotoscopeError, TrainingError
 
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 """Click's ClickException, from whichever click this Typer carries: recent ones have their own."""
@@ -59,7 +59,7 @@ def _explain(error: BaseException) -> int:
     match error:
         case KeyboardInterrupt() | typer.Abort():
             return _say("interrupted", INTERRUPTED)
-        case PropagationError():
+        case PropagationError() | TrainingError():
             return _say(f"error: {error}", INTERNAL)
         case RotoscopeError():
             return _say(f"error: {error}", USAGE)
