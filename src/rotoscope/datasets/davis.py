@@ -25,7 +25,7 @@ Year = Literal["auto", "2016", "2017"]
 
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 VOID = 255
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _GREY_OR_INDEXED = frozenset({"1", "L", "P", "I", "I;16", "I;16B"})
 
 
@@ -107,10 +107,11 @@ def _folders(root: Path, *, with_frames: bool) -> tuple[Path, Path]:
 
 
 def _clip_names(annotations: Path) -> list[str]:
-    return sorted(folder.name for folder in annotations.iterdir() if folder.is_dir() and _images(folder, {".png"}))
+    return sorted(folder.name for folder in annotations.iterdir() if folder.is_dir() and image_paths(folder, {".png"}))
 
 
-def _images(folder: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
+def image_paths(folder: Path, suffixes: Iterable[str] = _IMAGE_SUFFIXES) -> tuple[Path, ...]:
+    """The images of a folder in natural order; none where there is no such folder."""
     if not folder.is_dir():
         return ()
     return tuple(sorted((path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=natural_key))
@@ -136,8 +137,8 @@ def _chosen(asked: Sequence[str] | None, default: Sequence[str], available: Sequ
 
 
 def _read_clip(name: str, annotations: Path, frames: Path | None, year: Year) -> AnnotatedClip:
-    annotation_paths = _images(annotations, {".png"})
-    frame_paths = () if frames is None else _images(frames, _IMAGE_SUFFIXES)
+    annotation_paths = image_paths(annotations, {".png"})
+    frame_paths = () if frames is None else image_paths(frames, _IMAGE_SUFFIXES)
     if frames is not None:
         _check_same_names(name, frame_paths, annotation_paths, frames)
     first = read_label_map(annotation_paths[0])
