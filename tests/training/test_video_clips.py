@@ -216,7 +216,7 @@ def test_a_damaged_frame_is_left_out_and_counted(folder: str, fault, tmp_path: P
     good = AnnotatedClip("good", good.frame_paths * 30, good.annotation_paths * 30, merged=False)  # so that one frame is less than 1 %
     source, again = source_of(bad, good), source_of(bad, good)
     batch = source.batch(Draw(0, 0, 24, 0))
-    assert [path.name for path in source.damaged] == ["00002.png"]
+    assert [Path(name).name for name in source.damaged] == ["00002.png"]
     assert caplog.text.count("frame left out (1 of 128 so far)") == 1
     assert torch.equal(again.batch(Draw(0, 0, 24, 0))["images"], batch["images"])
     with pytest.raises(InputError, match=r"1 of 8 frames are damaged, more than 1%: .*00002.png.*Replace them, or remove their clips"):

@@ -22,12 +22,11 @@ from torch import Tensor
 from rotoscope._files import output_error
 from rotoscope.datasets.stills import StillImage, numbered, read_still
 from rotoscope.errors import InputError
+from rotoscope.training.damage import MAX_DAMAGED_SHARE
 from rotoscope.training.losses import VOID
 
 logger = logging.getLogger(__name__)
 
-MAX_DAMAGED_SHARE = 0.01
-"""More damaged images than this are a damaged set, not a bad day."""
 MEAN_COLOUR = (124, 116, 104)
 """Of ImageNet, in bytes: what lies beyond the edge of an image (AOT, section 4 of its sheet)."""
 _DECODERS = 4  # threads; decoding releases the interpreter

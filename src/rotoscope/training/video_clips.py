@@ -4,10 +4,8 @@ A sample is drawn in tries. What makes a draw useless (no object in the referenc
 tries are drawn from the sample's own generator, so that a batch stays a function of its draw.
 """
 
-import logging
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,16 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rotoscope.datasets.clips import ClipSet
-from rotoscope.datasets.davis import AnnotatedClip, abridged, read_label_map
+from rotoscope.datasets.davis import AnnotatedClip, read_label_map
 from rotoscope.datasets.stills import MAX_STILL_OBJECTS
 from rotoscope.errors import InputError, MaskError
-from rotoscope.training.image_bank import MAX_DAMAGED_SHARE, MEAN_COLOUR
+from rotoscope.training.damage import DamagedFrames
+from rotoscope.training.image_bank import MEAN_COLOUR
 from rotoscope.training.losses import VOID
 from rotoscope.training.synthesis import Clips
 from rotoscope.training.task import Batch, Draw
 from rotoscope.video.folders import read_picture
-
-logger = logging.getLogger(__name__)
 
 Pictures = NDArray[np.uint8]
 """`[t, h, w, 3]`, or labels `[t, h, w]`: 0 background, objects from 1, 255 void."""
@@ -83,28 +80,6 @@ class ClipSampling:
         return max(1, round(share * max_gap))
 
 
-@dataclass(slots=True)
-class _Damage:
-    """The frames that could not be read, over all threads."""
-
-    num_frames: int
-    paths: set[Path] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, path: Path, error: InputError) -> None:
-        with self.lock:
-            if path not in self.paths:
-                self.paths.add(path)
-                logger.warning("frame left out (%d of %d so far): %s", len(self.paths), self.num_frames, error)
-            if len(self.paths) > MAX_DAMAGED_SHARE * self.num_frames:
-                named = abridged([str(one) for one in sorted(self.paths)])
-                message = (
-                    f"{len(self.paths)} of {self.num_frames} frames are damaged, more than {MAX_DAMAGED_SHARE:.0%}: {named} ({error}). "
-                    "Replace them, or remove their clips"
-                )
-                raise InputError(message) from error
-
-
 class VideoClips:
     """Clips drawn from annotated video; see `ClipSampling`, and `clip_source.ClipSource` for what it does.
 
@@ -123,12 +98,12 @@ class VideoClips:
         if not self._pool:
             message = "there is no clip to train on; give a folder of clips and their masks"
             raise InputError(message)
-        self._damage = _Damage(sum(len(clip.frame_paths) for one in sets for clip in one.clips))
+        self._damaged = DamagedFrames(sum(len(clip.frame_paths) for one in sets for clip in one.clips))
 
     @property
-    def damaged(self) -> tuple[Path, ...]:
+    def damaged(self) -> tuple[str, ...]:
         """The frames and masks met so far that cannot be read."""
-        return tuple(sorted(self._damage.paths))
+        return self._damaged.names
 
     def batch(self, draw: Draw) -> Batch:
         """The samples of a draw.
@@ -247,7 +222,7 @@ class VideoClips:
         return picture
 
     def _useless(self, path: Path, error: InputError) -> _UselessDrawError:
-        self._damage.add(path, error)
+        self._damaged.add(str(path), error)
         return _UselessDrawError(str(error))
 
 
