@@ -194,7 +194,7 @@ def test_what_is_in_no_group_stays_as_it_is(tmp_path) -> None:
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path) -> None:
     run(SquareTask(), recipe(steps=1), tmp_path)
-    with pytest.raises(OutputError, match="holds a training already, 1 steps long; resume it"):
+    with pytest.raises(OutputError, match="holds a training already, 1 steps long; use --resume"):
         run(SquareTask(), recipe(steps=1), tmp_path)
 
 
