@@ -140,7 +140,7 @@ def test_a_split_without_one_side_is_refused(share: float, message: str) -> None
 
 
 def test_a_limit_takes_fewer_of_the_same(stills: list[StillImage]) -> None:
-    some = [StillImage(f"{index}", Path("i"), None, "test") for index in range(50)]
+    some = [StillImage(f"{index}", Path("i"), Path("m"), "test") for index in range(50)]
     ten, twenty = chosen(some, 10), chosen(some, 20)
     assert len(ten) == 10
     assert set(ten) < set(twenty)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rotoscope.datasets.davis import VOID, read_label_map
-from rotoscope.errors import InputError, MaskError
+from rotoscope.errors import MaskError
 from rotoscope.video.folders import open_picture, read_picture
 from rotoscope.video.masks import read_labels
 
@@ -27,16 +27,16 @@ class StillImage:
     Attributes:
         name: unique in its set, and the same wherever the set lies: parts of a set are told by it.
         image_path: the image.
-        mask_path: its label map; None where the masks are drawn from `outlines`.
+        mask_path: its label map, or the file that the outlines are from.
         source: the set it is from.
         licence: its terms, as the set states them; empty where it does not.
-        convention: of the label map.
+        convention: of the label map, where there are no outlines.
         outlines: gives the label map of an image of a height and width, for sets that keep masks in one large file (COCO).
     """
 
     name: str
     image_path: Path
-    mask_path: Path | None
+    mask_path: Path
     source: str
     licence: str = ""
     convention: Convention = "ids"
@@ -77,9 +77,6 @@ def numbered(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
 def _labels(still: StillImage, hw: tuple[int, int]) -> NDArray[np.integer]:
     if still.outlines is not None:
         return still.outlines(*hw)
-    if still.mask_path is None:
-        message = f"{still.image_path} has no mask"
-        raise InputError(message)
     if still.convention == "painted":
         is_empty = open_picture(still.mask_path, MaskError).getbbox() is None  # not an error here: it is an image without an object
         return np.zeros(hw, dtype=np.uint8) if is_empty else read_labels(still.mask_path).labels.numpy()

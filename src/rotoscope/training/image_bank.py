@@ -247,7 +247,7 @@ def made_of(stills: Iterable[StillImage], *, longest_side: int | None = None) ->
     for still in stills:
         digest.update(still.name.encode() + still.convention.encode())
         for path in (still.image_path, still.mask_path):
-            digest.update(b"" if path is None else _stamp(path))
+            digest.update(_stamp(path))
     return digest.hexdigest()
 
 
