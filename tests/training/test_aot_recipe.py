@@ -10,7 +10,7 @@ from rotoscope.testing import moving_shapes
 from rotoscope.training.clip_source import SyntheticClips
 from rotoscope.training.image_bank import Decoded, ImageBank
 from rotoscope.training.loop import train
-from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, describe, initialise, load_lite_encoder
+from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, describe, fresh_network, load_lite_encoder
 from rotoscope.training.synthesis import SynthesisSettings
 from rotoscope.training.task import Draw, Task
 
@@ -36,8 +36,7 @@ def source() -> SyntheticClips:
 
 @pytest.fixture
 def task(source) -> AotTask:
-    network = AotNetwork(VARIANTS["deaot-lite"])
-    initialise(network, seed=0)
+    network = fresh_network(VARIANTS["deaot-lite"], seed=0)
     load_lite_encoder(network)
     return AotTask(TINY, network, source)
 
@@ -130,13 +129,10 @@ def test_the_recipes_have_the_official_constants(name, expected):
 
 def test_a_start_is_drawn_from_its_seed_and_leaves_the_random_state_alone():
     before = torch.random.get_rng_state()
-    first, second, third = (AotNetwork(VARIANTS["deaot-lite"]) for _ in range(3))
-    torch.random.set_rng_state(before)
-    initialise(first, seed=1)
+    first, second, third = (fresh_network(VARIANTS["deaot-lite"], seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    initialise(second, seed=1)
-    initialise(third, seed=2)
-    assert torch.equal(first.projector.weight, second.projector.weight)
+    for name, parameter in first.named_parameters():
+        assert torch.equal(parameter, second.get_parameter(name)), name
     assert not torch.equal(first.projector.weight, third.projector.weight)
     assert float(first.id_bank.patches.weight.detach().view(256, -1).norm(dim=1).mean()) == pytest.approx(17**-2, rel=1e-3)
 

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 from rotoscope.errors import InputError
+from rotoscope.models.registry import REGISTRY
 from rotoscope.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ class RecipeModule(Protocol):
         ...
 
 
-_ROWS: tuple[RecipeSpec, ...] = ()
+_AOT_STAGES = {
+    "": "static images with masks, made into clips",
+    ":main": "real clips with masks",
+    ":finetune": "one's own clips with masks, from weights",
+}
+_AOT_MODELS = ("deaot-lite", *(spec.name for spec in REGISTRY.values() if spec.module == "aot" and spec.name != "deaot-lite"))
+_ROWS = tuple(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items())
 
 RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}
 
@@ -88,7 +95,7 @@ def recipe_named(name: str, settings: Sequence[str] = ()) -> Recipe:
     """
     recipe = module_of(spec_of(name)).default_recipe(name)
     kinds = get_type_hints(type(recipe))
-    names = [field.name for field in fields(recipe)]
+    names = [field.name for field in fields(recipe) if field.name != "model"]  # which model it is, the recipe's own name says
     changes: dict[str, Any] = {}
     for setting in settings:
         field, is_pair, text = setting.partition("=")

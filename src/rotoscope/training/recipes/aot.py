@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rotoscope.datasets.clips import read_clips
 from rotoscope.errors import InputError
-from rotoscope.models.aot import VARIANTS, AotNetwork, load_network
+from rotoscope.models.aot import VARIANTS, AotConfig, AotNetwork, load_network
 from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
@@ -114,7 +114,7 @@ def _staged(general: AotRecipe, stage: str, *, rate: float, least_rate: float) -
 
 
 def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: Path | None = None) -> "AotTask":
-    """The training of a recipe on the data of a folder.
+    """The training of a recipe on the data of a folder; the same network for the same seed.
 
     Args:
         recipe: see there.
@@ -131,8 +131,7 @@ def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: P
     if weights is not None:
         network = load_network(config, read_checkpoint(weights))
     else:
-        network = AotNetwork(config)
-        initialise(network, seed=recipe.seed)
+        network = fresh_network(config, seed=recipe.seed)
         if recipe.model == "deaot-lite":
             load_lite_encoder(network)
     if recipe.freeze_early:
@@ -213,10 +212,11 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not name.startswith("decoder.leave.") and "relative_value" not in name
 
 
-def initialise(network: AotNetwork, *, seed: int) -> None:
-    """The official start: Xavier for all that has more than one dimension, orthogonal for the ID bank; the encoder is left as it is."""
+def fresh_network(config: AotConfig, *, seed: int) -> AotNetwork:
+    """A network at the official start: Xavier for all that has more than one dimension, orthogonal for the ID bank; the encoder is left as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        network = AotNetwork(config)
         for name, parameter in network.named_parameters():
             if name.startswith("encoder.") or parameter.ndim < 2:
                 continue
@@ -224,6 +224,7 @@ def initialise(network: AotNetwork, *, seed: int) -> None:
                 nn.init.orthogonal_(parameter.view(parameter.shape[0], -1), gain=_ID_BANK_GAIN)
             else:
                 nn.init.xavier_uniform_(parameter)
+    return network
 
 
 def load_lite_encoder(network: AotNetwork) -> None:
