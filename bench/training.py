@@ -79,15 +79,14 @@ def measure_step(precision: str) -> tuple[float, float, float]:
     """Seconds to make the clips, to pass them, and to pass them there and back."""
     from dataclasses import replace
 
-    from rotoscope.models.aot import VARIANTS, AotNetwork
+    from rotoscope.models.aot import VARIANTS
     from rotoscope.training.clip_source import SyntheticClips
-    from rotoscope.training.recipes.aot import AotTask, default_recipe, initialise
+    from rotoscope.training.recipes.aot import AotTask, default_recipe, fresh_network
     from rotoscope.training.synthesis import SynthesisSettings
     from rotoscope.training.task import Draw
 
     recipe = replace(default_recipe("deaot-lite"), num_frames=4, size=177)
-    network = AotNetwork(VARIANTS["deaot-lite"])
-    initialise(network, seed=0)
+    network = fresh_network(VARIANTS["deaot-lite"], seed=0)
     source = SyntheticClips(_bank(), range(BANK_IMAGES), SynthesisSettings(num_frames=4, size=177))
     task = AotTask(recipe, network.to(memory_format=torch.channels_last), source)
     batch = task.batch(Draw(0, 0, 2, 0))

@@ -58,3 +58,17 @@ class SquareTask:
 
 def recipe(**changes: Any) -> Recipe:
     return replace(RECIPE, **changes)
+
+
+class RestingTask(SquareTask):
+    """One layer is left out of every second step; if `broken`, odd parts of step 2 give no finite loss."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__(normed=False)
+        self.broken = broken
+
+    def losses(self, batch: Batch, step: int, *, with_pictures: bool = False) -> StepLosses:
+        self.model[0].requires_grad_(step % 2 == 0)
+        if self.broken and step == 2 and self.draws[-1].part % 2:
+            batch = {**batch, "images": batch["images"] * float("nan")}
+        return super().losses(batch, step, with_pictures=with_pictures)

@@ -2,11 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
+from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotNetwork
+from rotoscope.testing import moving_shapes
 from rotoscope.training.clip_source import SyntheticClips
 from rotoscope.training.image_bank import Decoded, ImageBank
-from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, initialise, load_lite_encoder
+from rotoscope.training.loop import train
+from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, describe, fresh_network, load_lite_encoder
 from rotoscope.training.synthesis import SynthesisSettings
 from rotoscope.training.task import Draw, Task
 
@@ -32,8 +36,7 @@ def source() -> SyntheticClips:
 
 @pytest.fixture
 def task(source) -> AotTask:
-    network = AotNetwork(VARIANTS["deaot-lite"])
-    initialise(network, seed=0)
+    network = fresh_network(VARIANTS["deaot-lite"], seed=0)
     load_lite_encoder(network)
     return AotTask(TINY, network, source)
 
@@ -55,10 +58,11 @@ def test_the_same_draw_gives_the_same_losses_and_another_part_others(task):
 
 def test_a_network_learns_one_clip_by_heart(task):
     batch = task.batch(Draw(0, 0, 1, 4))
-    groups = [{"params": list(group.parameters), "lr": 4e-4} for group in task.parameter_groups()]
+    task.source = replace(task.source, settings=replace(task.source.settings, num_frames=2))
+    groups = [{"params": list(group.parameters), "lr": 1e-3} for group in task.parameter_groups()]
     optimiser = torch.optim.AdamW(groups)
     first = last = 0.0
-    for step in range(30):
+    for step in range(20):
         torch.manual_seed(step)
         losses = task.losses(batch, TINY.steps // 4)
         first = first or float(losses.total.detach())
@@ -87,7 +91,7 @@ def test_each_parameter_that_learns_is_in_one_group_and_norms_do_not_decay(task)
 def test_the_encoder_learns_slowly_and_the_id_bank_stops(task):
     rates = {group.name: group.rate for group in task.parameter_groups()}
     least, middle = TINY.least_rate, 30
-    assert rates["encoder"].at(middle) == pytest.approx(least + 0.1 * (rates["rest"].at(middle) - least))
+    assert rates["encoder"].at(middle) == pytest.approx(least + TINY.encoder_factor * (rates["rest"].at(middle) - least))
     assert rates["id_bank"].at(49) == rates["rest"].at(49) > 0
     assert rates["id_bank"].at(50) == 0 < rates["rest"].at(50)
 
@@ -113,6 +117,7 @@ def test_pictures_come_only_when_asked_for(task):
         ("aot-t", {"stage": "static", "rate": 4e-4, "weight_decay": 0.03, "size": 465, "gap": None, "own_masks_from": 1.0, "num_frames": 5}),
         ("r50-deaot-l", {"stage": "static", "gap": 2, "batch_size": 4, "accumulate": 4, "steps": 100_000, "clip_norm": 5.0}),
         ("r50-deaot-l:main", {"stage": "main", "rate": 2e-4, "least_rate": 1e-5, "weight_decay": 0.07, "own_masks_from": 0.5}),
+        ("r50-aot-l", {"encoder_factor": 0.1, "average_decay": 0.9999, "reference_until": 0.1, "hard_until": 0.5}),
         ("aot-t:main", {"least_rate": 2e-5, "reference_until": 1.0}),
         ("swinb-aot-l", {"size": 464}),
     ],
@@ -124,13 +129,10 @@ def test_the_recipes_have_the_official_constants(name, expected):
 
 def test_a_start_is_drawn_from_its_seed_and_leaves_the_random_state_alone():
     before = torch.random.get_rng_state()
-    first, second, third = (AotNetwork(VARIANTS["deaot-lite"]) for _ in range(3))
-    torch.random.set_rng_state(before)
-    initialise(first, seed=1)
+    first, second, third = (fresh_network(VARIANTS["deaot-lite"], seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    initialise(second, seed=1)
-    initialise(third, seed=2)
-    assert torch.equal(first.projector.weight, second.projector.weight)
+    for name, parameter in first.named_parameters():
+        assert torch.equal(parameter, second.get_parameter(name)), name
     assert not torch.equal(first.projector.weight, third.projector.weight)
     assert float(first.id_bank.patches.weight.detach().view(256, -1).norm(dim=1).mean()) == pytest.approx(17**-2, rel=1e-3)
 
@@ -139,8 +141,46 @@ def test_weights_to_go_on_from_must_be_of_the_same_variant(tmp_path, source, mon
     from rotoscope.errors import CheckpointError
     from rotoscope.models.checkpoints import write_checkpoint
 
-    monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_: source))
+    monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_, **__: source))
     other = AotNetwork(VARIANTS["deaot-t"])
     write_checkpoint(tmp_path / "other.safetensors", other.state_dict(), model="deaot-t", official=False)
     with pytest.raises(CheckpointError, match="deaot-t"):
         build_task(TINY, tmp_path, weights=tmp_path / "other.safetensors")
+
+
+def test_an_unknown_stage_is_refused():
+    with pytest.raises(InputError, match="aot-t:finetune"):
+        default_recipe("aot-t:second")
+
+
+def test_fine_tuning_feeds_the_network_its_own_masks_from_the_start(source):
+    recipe = default_recipe("deaot-lite:finetune")
+    assert (recipe.stage, recipe.own_masks_from, recipe.reference_until, recipe.merge_share) == ("main", 0.0, 0.0, 0.0)
+    assert recipe.rate < default_recipe("deaot-lite:main").rate < default_recipe("deaot-lite").rate
+
+
+def test_a_training_on_a_folder_of_images_goes_through_the_loop(tmp_path):
+    for index, (image, labels) in enumerate((shapes_bank().image(i), shapes_bank().labels(i)) for i in range(4)):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(labels.numpy()).save(tmp_path / "masks" / f"{index}.png")
+    recipe = replace(TINY, steps=2, held_out=0.0, picture_every=1, record_every=1, precision="float32")
+    task = build_task(recipe, tmp_path)
+    assert describe(task)[0].startswith("4 images")
+    progress = list(train(task, recipe, tmp_path / "run"))
+    assert [one.step for one in progress] == [1, 2]
+    assert {"loss", "last_iou", "gradient_norm"} <= set(progress[0].figures)
+
+
+def test_a_training_on_a_folder_of_clips_goes_through_the_loop(tmp_path):
+    images, labels = moving_shapes(num_frames=4, hw=(60, 80), num_objects=1)
+    for part, maps in (("JPEGImages", images.permute(0, 2, 3, 1)), ("Annotations", labels.to(torch.uint8))):
+        folder = tmp_path / part / "clip"
+        folder.mkdir(parents=True)
+        for index, one in enumerate(maps):
+            Image.fromarray(one.numpy()).save(folder / f"{index:05d}.png")
+    recipe = replace(default_recipe("deaot-lite:finetune"), size=49, num_frames=3, short_edge=60, batch_size=1, steps=1, precision="float32")
+    task = build_task(recipe, tmp_path)
+    assert "clip" in describe(task)[0]
+    assert [one.step for one in train(task, recipe, tmp_path / "run")] == [1]

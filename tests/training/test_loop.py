@@ -194,7 +194,7 @@ def test_what_is_in_no_group_stays_as_it_is(tmp_path) -> None:
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path) -> None:
     run(SquareTask(), recipe(steps=1), tmp_path)
-    with pytest.raises(OutputError, match="holds a training already, 1 steps long; resume it"):
+    with pytest.raises(OutputError, match="holds a training already, 1 steps long; use --resume"):
         run(SquareTask(), recipe(steps=1), tmp_path)
 
 
@@ -230,3 +230,38 @@ def test_a_batch_that_cannot_be_made_stops_the_training(tmp_path) -> None:
     with pytest.raises(InputError, match="no object is left"):
         run(Broken(), recipe(), tmp_path)
     assert time.monotonic() - begun < 5
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="training could not be written: Not a directory"):
+        run(SquareTask(), recipe(), tmp_path / "file" / "training")
+
+
+def test_a_training_keeps_the_memory_format_of_its_weights_over_a_stop(tmp_path) -> None:
+    class ChannelsLast(SquareTask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = self.model.to(memory_format=torch.channels_last)
+
+    whole, stopped = ChannelsLast(), ChannelsLast()
+    run(whole, recipe(), tmp_path / "whole")
+    steps = train(ChannelsLast(), recipe(), tmp_path / "stopped")
+    next(steps)
+    steps.close()
+    run(stopped, recipe(), tmp_path / "stopped", resume=True)
+    assert same_tensors(tmp_path / "whole", tmp_path / "stopped")
+    assert stopped.model[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.cuda
+def test_a_training_on_a_gpu_goes_on_where_it_stopped(tmp_path) -> None:
+    settings = recipe(precision="bfloat16")
+    list(train(SquareTask(), settings, tmp_path / "whole", device="cuda"))
+    steps = train(SquareTask(), settings, tmp_path / "stopped", device="cuda")
+    next(steps)
+    steps.close()
+    list(train(SquareTask(), settings, tmp_path / "stopped", device="cuda", resume=True))
+    whole, stopped = load_state(tmp_path / "whole").tensors, load_state(tmp_path / "stopped").tensors
+    for name, tensor in whole.items():
+        torch.testing.assert_close(stopped[name], tensor, rtol=1e-2, atol=1e-3)  # sums on a GPU have no fixed order

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rotoscope._version import __version__
-from rotoscope.cli import doctor, evaluate, track, weights
+from rotoscope.cli import doctor, evaluate, track, train, weights
 from rotoscope.errors import PropagationError, RotoscopeError, TrainingError
 
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
@@ -18,6 +18,7 @@ OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(name="rotoscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("track")(track.track)
+app.command("train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)

@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
+from rotoscope.datasets.static_images import read_stills
 from rotoscope.training.image_bank import ImageBank
 from rotoscope.training.synthesis import Clips, Sources, SynthesisSettings, synthesise
 from rotoscope.training.task import Batch, Draw
 
+_DETAIL = 1.9
+"""Pixels of an image's longer side per pixel of a frame's: enough for the closest views of it."""
+
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """What gives a training its clips."""
+    """What gives a training its clips; `SyntheticClips` here, and `video_clips.VideoClips`."""
 
     def batch(self, draw: Draw) -> Batch:
         """What the clips of a draw are made from, on the CPU."""
@@ -37,6 +42,23 @@ class SyntheticClips:
     bank: ImageBank
     indices: Sequence[int]
     settings: SynthesisSettings
+
+    @staticmethod
+    def read(root: Path, settings: SynthesisSettings, *, held_out: float = 0.0, device: str = "cpu") -> "SyntheticClips":
+        """Clips made from the images with masks of a folder, all but a share that is held out.
+
+        Images are kept at the size that the clips need.
+
+        Raises:
+            InputError: see `read_stills` and `ImageBank.read`.
+        """
+        bank = ImageBank.read(read_stills(root).stills, longest_side=round(_DETAIL * settings.size))
+        return SyntheticClips(bank.to(device), bank.split(held_out)[0], settings)
+
+    def __str__(self) -> str:
+        rejected = f", {len(self.bank.rejected)} left out" if self.bank.rejected else ""
+        held_out = len(self.bank) - len(self.indices)
+        return f"{len(self.indices)} images to make clips from ({held_out} held out{rejected}), {self.bank.num_bytes / 2**20:.0f} MB in memory"
 
     def batch(self, draw: Draw) -> Batch:
         """Which images, and the seed of all else: the images themselves wait on their device."""

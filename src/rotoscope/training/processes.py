@@ -56,6 +56,11 @@ def local_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks, before `joined` is called and after."""
+    return _world() == 1 or os.environ["RANK"] == "0"
+
+
 @contextmanager
 def joined(device: str | torch.device) -> Iterator[Processes]:
     """The processes that `torchrun` announces in the environment, connected by NCCL on GPUs and by Gloo on CPUs; by default this one alone."""

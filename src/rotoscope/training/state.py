@@ -49,6 +49,22 @@ class TrainingState:
     path: str
 
 
+def require_resumable(folder: Path, *, resume: bool) -> None:
+    """Make sure that a folder holds a training if one is to be resumed, and none if not.
+
+    Raises:
+        OutputError: it holds one.
+        InputError: it holds none.
+    """
+    steps = saved_steps(folder)
+    if steps and not resume:
+        message = f"{folder} holds a training already, {steps[-1]} steps long; use --resume to go on with it, or choose another folder"
+        raise OutputError(message)
+    if resume and not steps:
+        message = f"{folder} holds no training to resume; start it without --resume"
+        raise InputError(message)
+
+
 @contextmanager
 def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
     """The folder of a training, made if need be, and nobody else's meanwhile.
@@ -57,9 +73,8 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
         OutputError: it cannot be written, another training writes to it, or it holds one that is not to be resumed.
         InputError: there is nothing to resume.
     """
-    if resume and not saved_steps(folder):
-        message = f"{folder} holds no training to resume; start it without resuming"
-        raise InputError(message)
+    if resume:
+        require_resumable(folder, resume=True)  # before anything is made
     try:
         (folder / "states").mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -70,10 +85,7 @@ def claimed(folder: Path, *, resume: bool) -> Iterator[None]:
     except OSError as error:
         raise output_error(folder, error) from error
     try:
-        steps = saved_steps(folder)
-        if steps and not resume:
-            message = f"{folder} holds a training already, {steps[-1]} steps long; resume it, or choose another folder"
-            raise OutputError(message)
+        require_resumable(folder, resume=resume)
         yield
     finally:
         lock.release()
@@ -104,13 +116,14 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Tensor], *, recipe
             old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> TrainingState:
+def load_state(folder: str | Path) -> TrainingState:
     """The newest state.
 
     Raises:
         InputError: there is none.
         CheckpointError: it is damaged.
     """
+    folder = Path(folder)
     steps = saved_steps(folder)
     if not steps:
         message = f"{folder} holds no saved state of a training"

@@ -13,17 +13,20 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rotoscope.models.aot import VARIANTS, AotNetwork, official_names
+from rotoscope.datasets.clips import read_clips
+from rotoscope.errors import InputError
+from rotoscope.models.aot import VARIANTS, AotConfig, AotNetwork, load_network
 from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
-from rotoscope.models.checkpoints import load_strictly, read_checkpoint, rename
+from rotoscope.models.checkpoints import load_strictly, read_checkpoint
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
 from rotoscope.training.losses import hard_share
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.schedules import PolynomialRate, Rate, Shifted, Until
-from rotoscope.training.synthesis import Clips
+from rotoscope.training.synthesis import Clips, SynthesisSettings
 from rotoscope.training.task import Batch, Draw, ParameterGroup, SamplePictures, StepLosses
+from rotoscope.training.video_clips import ClipSampling, VideoClips
 
 Stage = Literal["static", "main"]
 
@@ -47,6 +50,7 @@ class AotRecipe(Recipe):
         own_masks_from: share of the steps after which the memories are fed with the network's own masks, and the ID bank rests.
         hard_until: share of the steps over which the share of pixels that count falls to 15 %.
         reference_until: share of the steps over which the weight of the reference frame's own loss falls from 1 to 0.
+        short_edge: what the shorter side of real video is scaled to, before it is cut (0.7 to 1.3 times that).
         merge_share: of the real clips over which another clip's objects are laid (main stage).
         held_out: share of the images that training never sees.
         freeze_early: whether the encoder's first stages stay as they are.
@@ -64,38 +68,53 @@ class AotRecipe(Recipe):
     own_masks_from: float = 1.0
     hard_until: float = 0.5
     reference_until: float = 0.1
+    short_edge: int = 480
     merge_share: float = 0.3
     held_out: float = 0.02
     freeze_early: bool = True
 
 
 def default_recipe(name: str) -> AotRecipe:
-    """The recipe of a variant: "NAME" and "NAME-static" for the static stage, "NAME-main" for the main one."""
+    """The recipe of a variant: "NAME" for the static stage, "NAME:main" for the main one, "NAME:finetune" to go on with one's own clips."""
     model, _, stage = name.partition(":")
     config = VARIANTS[model]
     if model == "deaot-lite":
-        return _lite_recipe(stage)
+        return _staged(_LITE, stage, rate=2e-4, least_rate=2e-5)
     general = AotRecipe(
         model=model, steps=100_000, batch_size=4, accumulate=4, clip_norm=5.0, average_decay=0.9999, save_every=5000, keep=8,
         size=465 if config.align_corners else 464, gap=None if config.long_term_gap is None else 2,
     )  # fmt: skip
-    if stage != "main":
-        return general
     least = 2e-5 if config.encoder == "mobilenet-v2" else 1e-5
-    return replace(general, stage="main", rate=2e-4, least_rate=least, weight_decay=0.07, own_masks_from=0.5, reference_until=1.0)
+    return _staged(general, stage, rate=2e-4, least_rate=least)
 
 
-def _lite_recipe(stage: str) -> AotRecipe:
-    """A short schedule on small frames, which a laptop's processor can follow."""
-    general = AotRecipe(
-        model="deaot-lite", steps=20_000, batch_size=6, clip_norm=5.0, average_decay=0.999, size=177, num_frames=4,
-        own_masks_from=0.5, save_every=500, freeze_early=False, prefetch=0,
-    )  # fmt: skip
-    return general if stage != "main" else replace(general, stage="main", rate=2e-4)
+_LITE = AotRecipe(
+    model="deaot-lite", steps=20_000, batch_size=6, clip_norm=5.0, average_decay=0.999, size=177, num_frames=4, encoder_factor=0.15,
+    own_masks_from=0.5, save_every=500, freeze_early=False, short_edge=240, precision="bfloat16",
+)  # fmt: skip
+"""A short schedule on small frames, which a laptop's processor can follow."""
+
+
+def _staged(general: AotRecipe, stage: str, *, rate: float, least_rate: float) -> AotRecipe:
+    match stage:
+        case "" | "static":
+            return general
+        case "main":
+            return replace(general, stage="main", rate=rate, least_rate=least_rate, weight_decay=0.07, own_masks_from=0.5, reference_until=1.0)
+        case "finetune":  # ours: a weight learnt for long is to be moved a little, on what it will see
+            return replace(
+                general, stage="main", steps=2000, rate=rate / 4, least_rate=least_rate / 4, weight_decay=0.07, own_masks_from=0.0,
+                hard_until=0.0, reference_until=0.0, merge_share=0.0, average_decay=0.99, save_every=500, picture_every=200,
+            )  # fmt: skip
+        case _:
+            message = (
+                f"'{general.model}' has no stage '{stage}'; stages: {general.model} (static images), {general.model}:main, {general.model}:finetune"
+            )
+            raise InputError(message)
 
 
 def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: Path | None = None) -> "AotTask":
-    """The training of a recipe on the data of a folder.
+    """The training of a recipe on the data of a folder; the same network for the same seed.
 
     Args:
         recipe: see there.
@@ -107,18 +126,31 @@ def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: P
         InputError: the folder holds nothing to train on.
         CheckpointError: the weights are of another model.
     """
-    source: ClipSource = SyntheticClips.read(recipe, data, device) if recipe.stage == "static" else RealClips.read(recipe, data)
-    network = AotNetwork(VARIANTS[recipe.model])
+    source = _source(recipe, data, device)
+    config = VARIANTS[recipe.model]
     if weights is not None:
-        checkpoint = read_checkpoint(weights)
-        load_strictly(network, rename(checkpoint, official_names(VARIANTS[recipe.model])))
+        network = load_network(config, read_checkpoint(weights))
     else:
-        initialise(network, seed=recipe.seed)
+        network = fresh_network(config, seed=recipe.seed)
         if recipe.model == "deaot-lite":
             load_lite_encoder(network)
     if recipe.freeze_early:
         network.encoder.freeze_early()
     return AotTask(recipe, network.to(device, memory_format=torch.channels_last), source)  # type: ignore[call-overload] # torch's stubs lack it
+
+
+def describe(task: "AotTask") -> list[str]:
+    """What was found to train on, and what is trained."""
+    learning = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
+    return [str(task.source), f"{task.recipe.model}: {learning / 1e6:.1f} M parameters to train"]
+
+
+def _source(recipe: AotRecipe, data: Path, device: str) -> ClipSource:
+    if recipe.stage == "static":
+        settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size)
+        return SyntheticClips.read(data, settings, held_out=recipe.held_out, device=device)
+    sampling = ClipSampling(num_frames=recipe.num_frames, size=recipe.size, short_edge=recipe.short_edge, merge_share=recipe.merge_share)
+    return VideoClips(read_clips(data), sampling)
 
 
 class AotTask:
@@ -166,7 +198,7 @@ class AotTask:
             gap=recipe.gap,
             own_masks=own_masks,
             hard_share=hard_share(step, num_steps=recipe.steps, warm_up=recipe.hard_until),
-            reference_weight=max(0.0, 1 - step / (recipe.reference_until * recipe.steps)),
+            reference_weight=max(0.0, 1 - step / max(recipe.reference_until * recipe.steps, 1e-9)),
         )
         shuffle = identity_shuffles(images.shape[1], device=images.device)
         num_objects = clips.num_objects.tolist()
@@ -180,10 +212,11 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not name.startswith("decoder.leave.") and "relative_value" not in name
 
 
-def initialise(network: AotNetwork, *, seed: int) -> None:
-    """The official start: Xavier for all that has more than one dimension, orthogonal for the ID bank; the encoder is left as it is."""
+def fresh_network(config: AotConfig, *, seed: int) -> AotNetwork:
+    """A network at the official start: Xavier for all that has more than one dimension, orthogonal for the ID bank; the encoder is left as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        network = AotNetwork(config)
         for name, parameter in network.named_parameters():
             if name.startswith("encoder.") or parameter.ndim < 2:
                 continue
@@ -191,6 +224,7 @@ def initialise(network: AotNetwork, *, seed: int) -> None:
                 nn.init.orthogonal_(parameter.view(parameter.shape[0], -1), gain=_ID_BANK_GAIN)
             else:
                 nn.init.xavier_uniform_(parameter)
+    return network
 
 
 def load_lite_encoder(network: AotNetwork) -> None:
