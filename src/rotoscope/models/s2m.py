@@ -138,7 +138,7 @@ class S2mMaker:
     def _alone(self, image: Float[Tensor, "3 h w"], maps: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n h w"]:
         """The probability of each object by itself."""
         probs = []
-        for part in maps.to(image).split(self.config.objects_at_once):
+        for part in torch.split(maps.to(image), self.config.objects_at_once):
             inputs = torch.cat((image.expand(len(part), -1, -1, -1), part), dim=1)
             probs.append(self.network(inputs.contiguous(memory_format=torch.channels_last))[:, 0].sigmoid())
         return torch.cat(probs)

@@ -138,7 +138,7 @@ def largest(rows: Float[Tensor, "q m"], k: int) -> tuple[Float[Tensor, "q k"], I
     whole = columns // _GROUP * _GROUP
     if whole < 2 * k * _GROUP:
         return rows.topk(min(k, columns))
-    groups = rows[:, :whole].unflatten(1, (-1, _GROUP))
+    groups = rows[:, :whole].reshape(len(rows), -1, _GROUP)
     chosen = groups.amax(dim=2).topk(k, sorted=False).indices
     candidates = (chosen[:, :, None] * _GROUP + torch.arange(_GROUP, device=rows.device)).flatten(1)
     rest = torch.arange(whole, columns, device=rows.device).expand(len(rows), -1)
@@ -155,6 +155,6 @@ def _read_all(query: Float[Tensor, "q c"], memory: Sequence[KeyValue], kernel: G
     for begin in range(0, len(query), _QUERIES_AT_ONCE):
         rows = slice(begin, min(begin + _QUERIES_AT_ONCE, len(query)))
         logits = torch.cat([scaled[rows] @ frame.key.T + nearness.logits(rows, i, slice(None)) for i, frame in enumerate(memory)], dim=1)
-        shares = logits.softmax(dim=1).split([len(frame.key) for frame in memory], dim=1)
+        shares = torch.split(logits.softmax(dim=1), [len(frame.key) for frame in memory], dim=1)
         read.append(torch.stack([share @ frame.value for share, frame in zip(shares, memory, strict=True)]).sum(dim=0))
     return torch.cat(read)

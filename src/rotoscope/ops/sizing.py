@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -70,7 +70,7 @@ class Border(NamedTuple):
         """The maps inside a border of zeros."""
         return F.pad(maps, tuple(self)) if any(self) else maps
 
-    def cut(self, maps: Float[Tensor, "*b h2 w2"]) -> Float[Tensor, "*b h w"]:
+    def cut(self, maps: Shaped[Tensor, "*b h2 w2"]) -> Shaped[Tensor, "*b h w"]:
         """The maps without the border: a view."""
         height, width = maps.shape[-2:]
         return maps[..., self.top : height - self.bottom, self.left : width - self.right]

@@ -37,6 +37,14 @@ def stretches(corrected: int, given: Collection[int], num_frames: int) -> tuple[
     return Stretch(forward, after), Stretch(backward, before)
 
 
+def ends_turn(interaction: int, *, per_frame: int = 3, most: int = 8) -> bool:
+    """Whether masks are carried on after an interaction, counted from 1: MiVOS's way through the DAVIS interactive track.
+
+    It asks for so many scribbles on a frame before it carries the masks on and takes the next frame; the last interaction is carried on in any case.
+    """
+    return interaction % per_frame == 0 or interaction == most
+
+
 def propagate_round(
     frames: Sequence[Frame],
     propagator: Propagator,

@@ -159,7 +159,7 @@ class PropagationNetwork(nn.Module):
     def segment(self, picture: Picture, readouts: Float[Tensor, "n q c"]) -> Float[Tensor, "n h w"]:
         """The probability of each object alone, from what its memory says at each cell of the frame."""
         height, width = picture.entry.shape[2:]
-        maps = readouts.transpose(1, 2).unflatten(2, (height, width))  # channels last in memory
+        maps = readouts.view(len(readouts), height, width, -1).permute(0, 3, 1, 2)  # channels last in memory
         result: Tensor = self.decoder(maps, picture)[:, 0].sigmoid()
         return result
 

@@ -161,7 +161,7 @@ class MivosPropagator:
             part = corrected.of(object_id)
             if part is not None:
                 read = read_memory(picture.key, [KeyValue(part.key, maps[position].flatten(1).T)], top_k=None)
-                carried[position] = read.T.unflatten(1, tuple(maps.shape[2:]))
+                carried[position] = read.T.reshape(2, *maps.shape[2:])
         enlarged = F.interpolate(carried, size=canvas, mode="bilinear", align_corners=False)
         return enlarged if self._config.border else border.cut(enlarged)
 
@@ -202,7 +202,8 @@ class MivosPropagator:
 
     def _read(self, frame: Frame, picture: Picture, object_id: int) -> Float[Tensor, "q v"]:
         config = self._config
-        kernel = None if config.kernel_sigma is None else GaussianKernel(config.kernel_sigma, tuple(picture.entry.shape[2:]))
+        height, width = picture.entry.shape[2:]
+        kernel = None if config.kernel_sigma is None else GaussianKernel(config.kernel_sigma, (height, width))
         return read_memory(picture.key, self._memory.serving(frame.index, object_id), top_k=config.top_k, kernel=kernel)
 
     def _batches(self, count: int) -> list[slice]:
