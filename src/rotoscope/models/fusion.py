@@ -29,10 +29,11 @@ class FusionConfig:
     """How results are fused.
 
     Attributes:
-        objects_at_once: how many objects share a pass through the network; it works at full size, so each takes much memory for a while.
+        pixels_at_once: how many pixels, over all objects, share a pass through the network: one object of 480p. It works at full size, so each
+            pixel takes much memory for a while.
     """
 
-    objects_at_once: int = 1
+    pixels_at_once: int = 480 * 864
 
 
 class ResidualPair(nn.Module):
@@ -102,7 +103,7 @@ class DifferenceAwareFuser:
         probs = torch.stack((earlier.select(newer.object_ids).probs[1:].to(device), newer.probs[1:].to(device)), dim=1)
         fused = probs[:, 1].clone()
         known = [position for position, object_id in enumerate(newer.object_ids) if object_id in earlier.object_ids]
-        at_once = self.config.objects_at_once
+        at_once = max(1, self.config.pixels_at_once // (newer.hw[0] * newer.hw[1]))
         for part in (known[begin : begin + at_once] for begin in range(0, len(known), at_once)):
             changes = torch.zeros_like(probs[part]) if change is None else change[part].to(device)
             times = torch.tensor([[nearness, 1 - nearness]], device=device).expand(len(part), -1)

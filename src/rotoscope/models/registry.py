@@ -48,9 +48,6 @@ class ModelSpec:
     published: str = ""
 
 
-_MIVOS_PAPER = "Cheng, Tai and Tang, MiVOS, CVPR 2021"
-_MIVOS_ORIGIN = "the link in the README of the official repository (hkchengrex/MiVOS)"
-
 _ROWS = (
     ModelSpec(
         name="mast-lite",
@@ -72,37 +69,6 @@ _ROWS = (
         licence="none stated: the official repository has no licence",
         official_files=("checkpoint.pt",),
         published="J&F 65.5 on DAVIS-2017 val",
-    ),
-    ModelSpec(
-        name="mivos",
-        task="track",
-        module="mivos",
-        summary="space-time memory read by its top 50 cells, for masks given on any frames",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("propagation_model.pth",),
-        published="J&F 84.5 on DAVIS-2017 val; AUC 87.9 on DAVIS interactive, with s2m and fusion",
-    ),
-    ModelSpec(
-        name="s2m",
-        task="interact",
-        module="s2m",
-        summary="scribbles to masks, by DeepLabV3+",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("s2m.pth",),
-    ),
-    ModelSpec(
-        name="fusion",
-        task="fuse",
-        module="fusion",
-        summary="joins the masks before and after a correction, minding what it changed",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("fusion.pth",),
     ),
 )
 
@@ -140,7 +106,43 @@ _AOT_ROWS = tuple(
     for name, (summary, stem, published) in _AOT_SUMMARIES.items()
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS)}
+_MIVOS_PAPER = "Cheng, Tai and Tang, MiVOS, CVPR 2021"
+_MIVOS_ORIGIN = "the link in the README of the official repository (hkchengrex/MiVOS)"
+_MIVOS_ROWS = (
+    ModelSpec(
+        name="mivos",
+        task="track",
+        module="mivos",
+        summary="space-time memory read by its top 50 cells, for masks given on any frames",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("propagation_model.pth",),
+        published="J&F 84.5 on DAVIS-2017 val; AUC 87.9 on DAVIS interactive, with s2m and fusion",
+    ),
+    ModelSpec(
+        name="s2m",
+        task="interact",
+        module="s2m",
+        summary="scribbles to masks, by DeepLabV3+",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("s2m.pth",),
+    ),
+    ModelSpec(
+        name="fusion",
+        task="fuse",
+        module="fusion",
+        summary="joins the masks before and after a correction, minding what it changed",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("fusion.pth",),
+    ),
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 
 

@@ -37,11 +37,11 @@ class S2mConfig:
 
     Attributes:
         hard: each pixel is given almost wholly to one object or the background, as in the official code.
-        objects_at_once: how many objects share a pass through the network.
+        pixels_at_once: how many pixels, over all objects, share a pass through the network: four objects of 480p.
     """
 
     hard: bool = True
-    objects_at_once: int = 4
+    pixels_at_once: int = 4 * 480 * 864
 
 
 class DilatedPyramid(nn.Module):
@@ -137,8 +137,8 @@ class S2mMaker:
 
     def _alone(self, image: Float[Tensor, "3 h w"], maps: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n h w"]:
         """The probability of each object by itself."""
-        probs = []
-        for part in torch.split(maps.to(image), self.config.objects_at_once):
+        probs, pixels = [], image.shape[1] * image.shape[2]
+        for part in torch.split(maps.to(image), max(1, self.config.pixels_at_once // pixels)):
             inputs = torch.cat((image.expand(len(part), -1, -1, -1), part), dim=1)
             probs.append(self.network(inputs.contiguous(memory_format=torch.channels_last))[:, 0].sigmoid())
         return torch.cat(probs)

@@ -27,7 +27,7 @@ class MivosConfig:
         top_k: how many memory cells have a say at each cell of a frame; None for all of them.
         memory_every: how far apart the predicted frames are that stay in memory (official: mem_freq).
         kernel_sigma: prefer memory that fits best nearby: a Gaussian of so many cells (official for YouTube-VOS and test-dev: 7); None for none.
-        objects_at_once: how many objects share a pass through the network; more take more memory at a time.
+        pixels_at_once: how many pixels, over all objects, share a pass through the network: four objects of 480p. More take more memory at a time.
         cache_bytes: for what is known of the last few frames, whoever is in them, so that another pass need not see them again. Two frames are
             kept in any case; a frame of 480p takes 47 MB.
         border: give and take masks with the border that pads a frame to multiples of 16, as the official code stores them between rounds.
@@ -37,13 +37,13 @@ class MivosConfig:
     top_k: int | None = 50
     memory_every: int = 5
     kernel_sigma: float | None = None
-    objects_at_once: int = 4
+    pixels_at_once: int = 4 * 480 * 864
     cache_bytes: int = 0
     border: bool = False
     keep_replaced: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "memory_every", "objects_at_once"):
+        for name in ("top_k", "memory_every", "pixels_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 message = f"{name} {value} is not possible; give 1 or more"
@@ -130,7 +130,7 @@ class MivosPropagator:
         probs = whole.select(ids).probs[1:].to(self._device)
         others, image = sum_of_others(probs), self._image(frame, border)
         parts: list[KeyValue] = []
-        for batch in self._batches(len(ids)):
+        for batch in self._batches(len(ids), masks.hw):
             parts += self._network.memorise(image, probs[batch], others[batch])
         height, width = (side // STRIDE for side in image.shape[2:])
         keys = torch.stack([part.key for part in parts]) if parts else probs.new_zeros((0, height * width, KEY_CHANNELS))
@@ -195,7 +195,7 @@ class MivosPropagator:
         picture = self._seen(frame).picture
         height, width = (side * STRIDE for side in picture.entry.shape[2:])
         probs = [picture.key.new_zeros((0, height, width))]
-        for batch in self._batches(len(self._ids)):
+        for batch in self._batches(len(self._ids), frame.hw):
             readouts = torch.stack([self._read(frame, picture, object_id) for object_id in self._ids[batch]])
             probs.append(self._network.segment(picture, readouts))
         return torch.cat(probs)
@@ -206,8 +206,8 @@ class MivosPropagator:
         kernel = None if config.kernel_sigma is None else GaussianKernel(config.kernel_sigma, (height, width))
         return read_memory(picture.key, self._memory.serving(frame.index, object_id), top_k=config.top_k, kernel=kernel)
 
-    def _batches(self, count: int) -> list[slice]:
-        at_once = self._config.objects_at_once
+    def _batches(self, count: int, hw: tuple[int, int]) -> list[slice]:
+        at_once = max(1, self._config.pixels_at_once // (hw[0] * hw[1]))
         return [slice(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
     def _seen(self, frame: Frame) -> _Seen:
