@@ -24,7 +24,7 @@ def join_objects(probs: Float[Tensor, "n h w"], *, background: float | None = No
         background: the background's probability instead, one for all pixels.
         hard: the largest channel takes nearly all.
     """
-    empty = (1 - probs).prod(dim=0, keepdim=True) if background is None else torch.full_like(probs[:1], background)
+    empty = (1 - probs).prod(dim=0, keepdim=True) if background is None else probs.new_full((1, *probs.shape[1:]), background)
     logits = torch.logit(torch.cat((empty, probs)).clamp(_LEAST_ALONE, 1 - _LEAST_ALONE))
     return (logits * _HARDNESS if hard else logits).softmax(dim=0)
 
