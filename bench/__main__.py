@@ -1,4 +1,4 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | track | growth | training] ...`."""
+"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | track | growth | training] ...`."""
 
 import platform
 import sys
@@ -6,9 +6,17 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, growth, mast, track, training
+from bench import affinity, aot, growth, mast, mivos, track, training
 
-BENCHMARKS = {"affinity": affinity.main, "mast": mast.main, "aot": aot.main, "track": track.main, "growth": growth.main, "training": training.main}
+BENCHMARKS = {
+    "affinity": affinity.main,
+    "mast": mast.main,
+    "aot": aot.main,
+    "mivos": mivos.main,
+    "track": track.main,
+    "growth": growth.main,
+    "training": training.main,
+}
 
 
 def main(names: list[str]) -> int:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from rotoscope.datasets.clips import read_clips
 from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotConfig, AotNetwork, load_network
-from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
