@@ -65,15 +65,21 @@ class ConvNorm(nn.Module):
         """Put the normalisation into the convolution's weight and bias, once; a second call does nothing."""
         if not isinstance(self.norm, FrozenBatchNorm2d):
             return
-        norm, conv = self.norm, self.conv
-        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-        before = 0.0 if conv.bias is None else conv.bias.double()
-        shift = norm.bias.double() + (before - norm.running_mean.double()) * scale
-        dtype, grad = conv.weight.dtype, conv.weight.requires_grad
-        conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=grad)
-        conv.bias = nn.Parameter(shift.to(dtype), requires_grad=grad)
+        conv = self.conv
+        fold_into(conv, self.norm)
         self.norm = nn.Identity()
         self._is_product = conv.kernel_size == (1, 1) and conv.groups == 1
+
+
+@torch.no_grad()
+def fold_into(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    """Put a normalisation into the weight and bias of the convolution before it."""
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    before = 0.0 if conv.bias is None else conv.bias.double()
+    shift = norm.bias.double() + (before - norm.running_mean.double()) * scale
+    dtype, grad = conv.weight.dtype, conv.weight.requires_grad
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=grad)
+    conv.bias = nn.Parameter(shift.to(dtype), requires_grad=grad)
 
 
 def pointwise(x: Float[Tensor, "b c h w"], conv: nn.Conv2d) -> Float[Tensor, "b d h2 w2"]:

@@ -66,9 +66,9 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = ConvNorm(3, width, 7, stride=2)
         outputs = [width * EXPANSION * 2**stage for stage in range(3)]
-        self.stage1 = _stage(blocks[0], width, width, stride=1)
-        self.stage2 = _stage(blocks[1], outputs[0], 2 * width, stride=2)
-        self.stage3 = _stage(blocks[2], outputs[1], 4 * width, stride=2)
+        self.stage1 = bottleneck_stage(blocks[0], width, width, stride=1)
+        self.stage2 = bottleneck_stage(blocks[1], outputs[0], 2 * width, stride=2)
+        self.stage3 = bottleneck_stage(blocks[2], outputs[1], 4 * width, stride=2)
         self.channels = (*outputs, outputs[2])
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
@@ -88,6 +88,7 @@ class ResNet(nn.Module):
         freeze_parameters([self.stem, self.stage1])
 
 
-def _stage(blocks: int, inputs: int, width: int, *, stride: int) -> nn.Sequential:
+def bottleneck_stage(blocks: int, inputs: int, width: int, *, stride: int) -> nn.Sequential:
+    """So many bottlenecks of one width, the first with the stride."""
     first = Bottleneck(inputs, width, stride=stride)
     return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width) for _ in range(blocks - 1)))

@@ -54,3 +54,42 @@ def resize_labels(labels: Int64[Tensor, "h w"], hw: tuple[int, int]) -> Int64[Te
     if tuple(labels.shape) == hw:
         return labels
     return F.interpolate(labels[None, None].float(), size=hw, mode="nearest")[0, 0].long()
+
+
+def padding_to_multiple(hw: tuple[int, int], multiple: int, *, always: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows (top, bottom) and columns (left, right) that make both sides multiples; an odd one more goes to the bottom and the right.
+
+    Args:
+        hw: height and width of the frame.
+        multiple: that both sides shall be.
+        always: add a whole multiple to a side that is one already, as RGMP's official code does.
+    """
+    height, width = (_raised(side, multiple, always=always) - side for side in hw)
+    return (height // 2, height - height // 2), (width // 2, width - width // 2)
+
+
+def scaled_size(hw: tuple[int, int], scale: float, *, multiple: int, always: bool = False) -> tuple[int, int]:
+    """The size scaled, cut to whole pixels, and each side raised to a multiple; the shape of the frame is not kept (RGMP, official code).
+
+    Args:
+        hw: height and width.
+        scale: the factor; at exactly 1 a size of multiples stays as it is.
+        multiple: that both sides shall be.
+        always: see `padding_to_multiple`.
+    """
+    if scale == 1:
+        always = False
+    height, width = (_raised(max(int(side * scale), 1), multiple, always=always) for side in hw)
+    return height, width
+
+
+def _raised(length: int, multiple: int, *, always: bool) -> int:
+    return (length // multiple + 1) * multiple if always else -(-length // multiple) * multiple
+
+
+def resize_linear(maps: Float[Tensor, "*b c h w"], hw: tuple[int, int]) -> Float[Tensor, "*b c h2 w2"]:
+    """The maps at another size by linear interpolation between pixel centres, no smoothing when shrinking (OpenCV's INTER_LINEAR)."""
+    if tuple(maps.shape[-2:]) == hw:
+        return maps
+    batched = maps.reshape(-1, *maps.shape[-3:])
+    return F.interpolate(batched, size=hw, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *hw)
