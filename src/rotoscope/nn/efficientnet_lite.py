@@ -112,7 +112,7 @@ class EfficientNetLite(nn.Module):
         inputs: channels of the image, the colours first.
     """
 
-    def __init__(  # noqa: PLR0913 - a network constructor
+    def __init__(
         self, stages: tuple[Stage, ...] = LITE0_STAGES, *, output_stride: int = 32, folded: bool = False, padding: Padding = "same", inputs: int = 3
     ) -> None:
         super().__init__()

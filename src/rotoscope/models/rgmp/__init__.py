@@ -72,4 +72,6 @@ def build(config: RgmpConfig, checkpoint: Checkpoint, device: str) -> RgmpTracke
     network.encoder.fold()
     network.eval().requires_grad_(requires_grad=False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
+    if torch.device(device).type == "cpu":
+        network.decoder.prepare()
     return RgmpTracker(network, config)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rotoscope.nn.winograd import WinogradConv
+
 _KERNEL = 7  # RGMP, section 3.1
 _CLASSES = 2  # background and object
 
@@ -60,13 +62,13 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first = WinogradConv(width, width)
+        self.second = WinogradConv(width, width)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The block's output; no activation at the end."""
-        inner: Tensor = self.second(F.relu(self.first(F.relu(x)), inplace=True))
-        return inner + x
+        result: Tensor = self.second(self.first(x, rectify=True), rectify=True, added=x)
+        return result
 
 
 class Refinement(nn.Module):
@@ -74,14 +76,14 @@ class Refinement(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(inputs, width, 3, padding=1)
+        self.enter = WinogradConv(inputs, width)
         self.skip = Residual(width)
         self.merge = Residual(width)
 
     def forward(self, finer: Float[Tensor, "n c h w"], coarser: Float[Tensor, "n d h2 w2"], *, align_corners: bool) -> Float[Tensor, "n d h w"]:
         """The result at the size of the finer map."""
         enlarged = F.interpolate(coarser, size=finer.shape[2:], mode="bilinear", align_corners=align_corners)
-        joined: Tensor = self.merge(self.skip(self.enter(finer)) + enlarged)
+        joined: Tensor = self.merge(enlarged + self.skip(self.enter(finer)))
         return joined
 
 
@@ -124,3 +126,9 @@ class RgmpDecoder(nn.Module):
         """Logits at stride 4, from the encoder's maps and what `relation.relate` gave for the reference."""
         logits: Tensor = self.head_4(F.relu(self.refine(maps, related)[-1]))
         return logits
+
+    def prepare(self) -> None:
+        """Make the 3x3 convolutions ready for inference on the CPU: half the time, four times the weights."""
+        for part in self.modules():
+            if isinstance(part, WinogradConv):
+                part.prepare()
