@@ -18,6 +18,7 @@ KEYS = {
     "mast": (PARITY_DATA / "mast" / "keys.json", "mast"),
     "aot-t": (PARITY_DATA / "aot" / "keys.json", "aott"),
     "deaot-t": (PARITY_DATA / "aot" / "keys.json", "deaott"),
+    "rgmp": (PARITY_DATA / "rgmp" / "keys.json", "rgmp"),
     "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
 }
 LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module == "aot"} - KEYS.keys()

@@ -70,6 +70,17 @@ _ROWS = (
         official_files=("checkpoint.pt",),
         published="J&F 65.5 on DAVIS-2017 val",
     ),
+    ModelSpec(
+        name="rgmp",
+        task="track",
+        module="rgmp",
+        summary="reference-guided mask propagation on ResNet-50, three scales",
+        paper="Oh et al., CVPR 2018",
+        origin="the link in the README of the official repository (seoungwugoh/RGMP)",
+        licence="non-commercial research only, says the official README",
+        official_files=("weights.pth",),
+        published="J&F 81.8 on DAVIS-2016 val, 66.7 on DAVIS-2017 val",
+    ),
 )
 
 _AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
