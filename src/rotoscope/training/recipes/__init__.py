@@ -60,7 +60,16 @@ _AOT_STAGES = {
     ":finetune": "one's own clips with masks, from weights",
 }
 _AOT_MODELS = ("deaot-lite", *(spec.name for spec in REGISTRY.values() if spec.module == "aot" and spec.name != "deaot-lite"))
-_ROWS = tuple(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items())
+_ROWS = (
+    *(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items()),
+    RecipeSpec("rgmp", "rgmp", "RGMP on pairs made from static images with masks"),
+    RecipeSpec("rgmp:main", "rgmp", "RGMP on real clips with masks, back-propagating through time", "rgmp"),
+    RecipeSpec("rgmp-lite", "rgmp", "RGMP's design on EfficientNet-Lite0, on clips made from static images"),
+    RecipeSpec("rgmp-lite:main", "rgmp", "the same on real clips with masks", "rgmp-lite"),
+    RecipeSpec("mast", "mast", "MAST on pairs of frames without masks"),
+    RecipeSpec("mast:memory", "mast", "MAST on frames and what is remembered of them, from weights of the pair stage", "mast"),
+)
+
 
 RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}
 
