@@ -83,6 +83,16 @@ _ROWS = (
     ),
 )
 
+_LITE_ROW = ModelSpec(
+    name="deaot-lite",
+    task="track",
+    module="aot",
+    summary="DeAOT-T's design on EfficientNet-Lite0, trained on clips made from static images",
+    paper="Yang and Yang, NeurIPS 2022 (DeAOT); Tan and Le, ICML 2019 (encoder)",
+    origin="trained by this project, in the package",
+    licence="research use: the terms of the training images, see the model card",
+    shipped=True,
+)
 _AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
 _DEAOT_PAPER = "Yang and Yang, NeurIPS 2022"
 _AOT_SUMMARIES = {
@@ -153,7 +163,7 @@ _MIVOS_ROWS = (
     ),
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS)}
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, _LITE_ROW, *_AOT_ROWS, *_MIVOS_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 
 

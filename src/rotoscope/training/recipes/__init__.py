@@ -59,7 +59,7 @@ _AOT_STAGES = {
     ":main": "real clips with masks",
     ":finetune": "one's own clips with masks, from weights",
 }
-_AOT_MODELS = ("deaot-lite", *(spec.name for spec in REGISTRY.values() if spec.module == "aot" and spec.name != "deaot-lite"))
+_AOT_MODELS = tuple(spec.name for spec in REGISTRY.values() if spec.module == "aot")
 _ROWS = (
     *(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items()),
     RecipeSpec("rgmp", "rgmp", "RGMP on pairs made from static images with masks"),
