@@ -47,7 +47,7 @@ class GlobalConvolution(nn.Module):
 
     def relate(self, reference: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
         """What the reference adds to the output, with all biases."""
-        shares = [branch.leave(branch.of_reference(reference)) for branch in (self.upright_first, self.flat_first)]
+        shares: list[Tensor] = [branch.leave(branch.of_reference(reference)) for branch in (self.upright_first, self.flat_first)]
         return shares[0] + shares[1]
 
     def forward(self, target: Float[Tensor, "n c h w"], related: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:

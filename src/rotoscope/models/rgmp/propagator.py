@@ -206,7 +206,7 @@ class RgmpPropagator:
 
     def _related(self, image: Float[Tensor, "1 3 h w"], masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n d h32 w32"]:
         image = image.contiguous(memory_format=torch.channels_last)
-        return torch.cat([self._network.relate(image, part) for part in masks.split(self._config.passes_at_once)])
+        return torch.cat([self._network.relate(image, part) for part in torch.split(masks, self._config.passes_at_once)])
 
     def _guesses(self, frame: Frame, passes: list[int], previous: Float[Tensor, "channels h w"]) -> Float[Tensor, "passes h w"]:
         """The mean over the scales of what the network says to each pass by itself, at the padded size."""
