@@ -1,4 +1,4 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | rgmp | track | growth] ...`."""
+"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | rgmp | track | growth | training] ...`."""
 
 import platform
 import sys
@@ -6,9 +6,18 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, growth, mast, rgmp, track
+from bench import affinity, aot, growth, mast, mivos, rgmp, track, training
 
-BENCHMARKS = {"affinity": affinity.main, "mast": mast.main, "aot": aot.main, "rgmp": rgmp.main, "track": track.main, "growth": growth.main}
+BENCHMARKS = {
+    "affinity": affinity.main,
+    "mast": mast.main,
+    "aot": aot.main,
+    "mivos": mivos.main,
+    "rgmp": rgmp.main,
+    "track": track.main,
+    "growth": growth.main,
+    "training": training.main,
+}
 
 
 def main(names: list[str]) -> int:

@@ -17,21 +17,27 @@ CASES = (
     ("r50-deaot-l", 1, "3.20"),
     ("r50-deaot-l", 5, "4.35"),
 )
+OBJECT_CASES = tuple((name, objects) for name in ("deaot-t", "r50-deaot-l") for objects in (1, 3, 10, 12))
+"""Ten objects share a pass; the eleventh opens a second group."""
 PARTS = ("encode", "match", "decode", "update", "all")
 
 
 def main() -> None:
-    """Print the table."""
-    rows = []
+    """Print the tables: over variants and stored frames, and over objects."""
+    rows, by_objects = [], []
     with mp.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name, stored, official in CASES:
             parts, peak = pool.apply(measure, (name, stored))
             rows.append((name, stored, *(parts[part] for part in PARTS), official, f"{peak:.0f}"))
+        for name, objects in OBJECT_CASES:
+            parts, peak = pool.apply(measure, (name, 1, objects))
+            by_objects.append((name, objects, *(parts[part] for part in PARTS), f"{peak:.0f}"))
     header = ("variant", "stored frames", *PARTS, "official", "peak, MB")
     show("AOT and DeAOT, 854x480, three objects, one thread, CPU seconds per frame (best of three)", header, rows)
+    show("The same over objects, one stored frame", ("variant", "objects", *PARTS, "peak, MB"), by_objects)
 
 
-def measure(name: str, stored: int) -> tuple[dict[str, float], float]:
+def measure(name: str, stored: int, num_objects: int = 3) -> tuple[dict[str, float], float]:
     """CPU seconds of each part of a step with so many frames in long-term memory, and the peak in MB."""
     from rotoscope.models.aot import VARIANTS, AotNetwork, AotTracker
     from rotoscope.testing import moving_shapes
@@ -42,7 +48,7 @@ def measure(name: str, stored: int) -> tuple[dict[str, float], float]:
     network = AotNetwork(VARIANTS[name])
     network.encoder.fold()
     network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
-    images, labels = moving_shapes(num_frames=stored + 3, hw=(480, 854), num_objects=3)
+    images, labels = moving_shapes(num_frames=stored + 3, hw=(480, 854), num_objects=num_objects)
     propagator = AotTracker(network, replace(VARIANTS[name], long_term_gap=1)).start()
     propagator.remember(Frame(0, images[0]), Masks.from_labels(labels[0]), given=True)
     times: dict[str, list[float]] = defaultdict(list)

@@ -3,7 +3,7 @@
 Example:
     >>> import rotoscope
     >>> [spec.name for spec in rotoscope.list_models()][:3]
-    ['mast-lite', 'mast', 'aot-t']
+    ['mast-lite', 'mast', 'rgmp']
 
 `import rotoscope` is quick: a name is imported when it is first used.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         OutputError,
         PropagationError,
         RotoscopeError,
+        TrainingError,
         VideoError,
     )
     from rotoscope.jobs.track import TrackResult, track
@@ -43,6 +44,7 @@ _HOMES = {
         "OutputError",
         "PropagationError",
         "RotoscopeError",
+        "TrainingError",
         "VideoError",
     ),
     "rotoscope.jobs.track": ("TrackResult", "track"),
@@ -70,6 +72,7 @@ __all__ = [
     "RotoscopeError",
     "TrackResult",
     "Tracker",
+    "TrainingError",
     "VideoError",
     "__version__",
     "list_models",

@@ -8,10 +8,11 @@
     ├── MemoryBudgetError (ValueError)   the frames that must stay need more than the stated budget
     ├── OutputError (OSError)            results that cannot be written: folder, lock, full disk
     ├── MissingExtraError (ImportError)  an optional dependency that is not installed
-    └── PropagationError (RuntimeError)  a pass over a clip that cannot go on
+    ├── PropagationError (RuntimeError)  a pass over a clip that cannot go on
+    └── TrainingError (RuntimeError)     a training that cannot go on
 
 Each message says what was got, what is accepted and what to do. The command line prints it as one line and exits with 2
-(`PropagationError`: 1).
+(`PropagationError`, `TrainingError`: 1).
 """
 
 
@@ -49,3 +50,7 @@ class MissingExtraError(RotoscopeError, ImportError):
 
 class PropagationError(RotoscopeError, RuntimeError):
     """A pass over a clip that cannot go on: called out of order, or the network gave numbers that are not finite."""
+
+
+class TrainingError(RotoscopeError, RuntimeError):
+    """A training that cannot go on: numbers that are not finite, or more memory needed than the device has."""

@@ -46,18 +46,24 @@ class Masks:
     Attributes:
         probs: probabilities that sum to 1 over the channels; channel 0 is the background and channel i + 1 is `object_ids[i]`.
         object_ids: distinct integers in 1..65535, stable over the clip. An id may have no pixels: the object is then known to be out of sight.
+        scores: for each object the overlap with the truth (intersection over union, 0..1) that is to be expected of its mask; None where whoever
+            made the masks cannot tell.
 
     Raises:
-        MaskError: the number of channels and of ids disagree, or an id is out of range or listed twice.
+        MaskError: the number of channels or of scores and that of ids disagree, or an id is out of range or listed twice.
     """
 
     probs: Float[Tensor, "channels h w"]
     object_ids: tuple[int, ...]
+    scores: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_object_ids(self.object_ids)
         if self.probs.shape[0] != 1 + len(self.object_ids):
             message = f"{self.probs.shape[0]} mask channels for {len(self.object_ids)} objects; there must be one more, for the background"
+            raise MaskError(message)
+        if self.scores is not None and len(self.scores) != len(self.object_ids):
+            message = f"{len(self.scores)} scores for {len(self.object_ids)} objects; there must be one for each"
             raise MaskError(message)
 
     @property
@@ -93,7 +99,9 @@ class Masks:
         return channel_to_id[self.probs.argmax(dim=0)]
 
     def confidence(self) -> tuple[float, ...]:
-        """For each object the mean probability over the pixels it wins, in 0..1; 0 for an object with no pixels."""
+        """For each object its score where there are scores, otherwise the mean probability over the pixels it wins; in 0..1, 0 without pixels."""
+        if self.scores is not None:
+            return self.scores
         best, channel = self.probs.max(dim=0)
         counts = torch.bincount(channel.flatten(), minlength=self.probs.shape[0])
         sums = torch.bincount(channel.flatten(), weights=best.flatten().double(), minlength=self.probs.shape[0])
@@ -113,7 +121,8 @@ class Masks:
         probs[0] = self.probs[0]
         for object_id in set(self.object_ids) - set(ids):
             probs[0] += self.probs[channel_of[object_id]]
-        return Masks(probs, ids)
+        scores = None if self.scores is None else tuple(self.scores[channel_of[i] - 1] if i in channel_of else 0.0 for i in ids)
+        return Masks(probs, ids, scores)
 
 
 def check_object_ids(object_ids: Iterable[int]) -> None:
@@ -247,6 +256,38 @@ class Propagator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a correction changed in the masks of a frame.
+
+    Attributes:
+        frame_index: of the corrected frame.
+        object_ids: one for each pair of maps.
+        maps: how much of each pixel was added to the object (first) and taken from it (second), in 0..1.
+    """
+
+    frame_index: int
+    object_ids: tuple[int, ...]
+    maps: Float[Tensor, "n 2 h w"]
+
+    @classmethod
+    def between(cls, frame_index: int, before: Masks | None, after: Masks) -> "Change":
+        """The change from earlier masks, or from none, to those of a correction, for the objects of the latter."""
+        difference = after.probs[1:]
+        if before is not None:
+            difference = difference - before.select(after.object_ids).probs[1:].to(difference)
+        return Change(frame_index, after.object_ids, torch.stack((difference.clamp(0, 1), (-difference).clamp(0, 1)), dim=1))
+
+
+@runtime_checkable
+class ChangeCarrier(Protocol):
+    """A propagator that can also say where the places that a correction changed are in another frame."""
+
+    def carry(self, change: Change, frame: Frame) -> Float[Tensor, "n 2 h w"]:
+        """The maps of the change as they would be on a frame, at the size of its masks. The corrected frame is remembered as given."""
+        ...
+
+
 @runtime_checkable
 class Tracker(Protocol):
     """A model with its weights, ready to follow objects; one may serve many clips and threads."""
@@ -278,6 +319,15 @@ class MaskMaker(Protocol):
 class Fuser(Protocol):
     """A model that joins an earlier result with a newer one."""
 
-    def fuse(self, frame: Frame, earlier: Masks, newer: Masks, *, nearness: float) -> Masks:
-        """The fused masks; `nearness` in 0..1 says how near the frame is to the newer interaction (1 = on it)."""
+    def fuse(self, frame: Frame, earlier: Masks, newer: Masks, *, nearness: float, change: Float[Tensor, "n 2 h w"] | None = None) -> Masks:
+        """The fused masks, over the objects of the newer ones. An object that the earlier masks do not list stays as the newer ones have it.
+
+        Args:
+            frame: that all is about.
+            earlier: result of an earlier round.
+            newer: result of this round.
+            nearness: how near the frame is to the newer interaction, in 0..1 (1 = on it).
+            change: what the newer interaction changed, carried to this frame (`ChangeCarrier`), for each object of the newer masks; None where
+                the tracker cannot tell.
+        """
         ...

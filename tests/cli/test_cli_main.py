@@ -6,14 +6,14 @@ import pytest
 
 from rotoscope.cli import __main__ as cli
 from rotoscope.cli.progress import stop_on_interrupt
-from rotoscope.errors import InputError, PropagationError
+from rotoscope.errors import InputError, PropagationError, TrainingError
 
 
 def run(*arguments: str) -> int:
     return cli.main(list(arguments))
 
 
-@pytest.mark.parametrize("command", ["track", "evaluate", "weights", "doctor"])
+@pytest.mark.parametrize("command", ["track", "train", "evaluate", "weights", "doctor"])
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run("--help") == 0
     assert command in capsys.readouterr().out
@@ -24,7 +24,9 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("rotoscope 0.")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["track", "--help"], ["evaluate", "davis", "--help"], ["weights", "list", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["track", "--help"], ["train", "--help"], ["evaluate", "davis", "--help"], ["weights", "list", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from rotoscope.cli.__main__ import main; main(sys.argv[1:]);"
@@ -45,6 +47,7 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str], argument
     [
         (InputError("no such\nfile"), 2, "rotoscope: error: no such file"),
         (PropagationError("frame 3"), 1, "rotoscope: error: frame 3"),
+        (TrainingError("step 3"), 1, "rotoscope: error: step 3"),
         (RuntimeError("bug"), 1, "rotoscope: internal error: RuntimeError: bug"),
         (KeyboardInterrupt(), 130, "rotoscope: interrupted"),
     ],

@@ -1,5 +1,6 @@
 """What every tracker of the registry must do, whatever its name: a new row is tested by being there."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ KEYS = {
     "aot-t": (PARITY_DATA / "aot" / "keys.json", "aott"),
     "deaot-t": (PARITY_DATA / "aot" / "keys.json", "deaott"),
     "rgmp": (PARITY_DATA / "rgmp" / "keys.json", "rgmp"),
+    "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
 }
 SETTINGS = {"rgmp": {"scales": (0.5,), "always_pad": False}}
 """What makes a tracker cheap enough for so many frames."""
@@ -26,6 +28,7 @@ LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module =
 TRACKERS = [spec.name for spec in registry.list_models("track") if spec.name not in LARGER_SIBLINGS]
 
 
+@cache
 def checkpoint_of(name: str) -> Checkpoint:
     """The weights that ship, or synthetic ones under the official names."""
     path = registry.SHIPPED_WEIGHTS / f"{name}.safetensors"

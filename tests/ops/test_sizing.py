@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from rotoscope.ops.sizing import padding_to_multiple, resize_cubic, resize_labels, resize_linear, scaled_size, working_size
+from rotoscope.ops.sizing import border_between, border_to_multiple, resize_cubic, resize_labels, resize_linear, scaled_size, working_size
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,14 +46,13 @@ def test_cubic_resizing_keeps_a_constant_and_any_leading_axes(hw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 2000), st.integers(1, 2000), st.booleans())
-def test_padding_makes_multiples_and_adds_to_what_is_one_only_if_asked(height, width, always):
-    rows, columns = padding_to_multiple((height, width), 32, always=always)
-    for side, (before, after) in ((height, rows), (width, columns)):
+@given(st.integers(1, 2000), st.integers(1, 2000))
+def test_a_border_that_is_always_wanted_adds_a_multiple_to_what_is_one(height, width):
+    left, right, top, bottom = border_to_multiple((height, width), 32, always=True)
+    for side, before, after in ((height, top, bottom), (width, left, right)):
         assert (side + before + after) % 32 == 0
         assert 0 <= after - before <= 1
-        assert before + after <= (32 if always else 31)
-        assert before + after > 0 or (side % 32 == 0 and not always)
+        assert 0 < before + after <= 32
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,3 +70,25 @@ def test_linear_resizing_keeps_constants_and_leaves_what_fits():
     assert torch.allclose(resize_linear(image, (5, 21)), torch.full((2, 3, 5, 21), 0.25))
     assert resize_linear(image, (8, 10)) is image
     assert resize_linear(image[0], (4, 5)).shape == (3, 4, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([8, 16, 32]))
+def test_a_border_centres_the_frame_and_can_be_cut_again(height, width, stride):
+    border = border_to_multiple((height, width), stride)
+    maps = torch.rand(2, height, width)
+    padded = border.add(maps)
+    assert padded.shape[1] % stride == padded.shape[2] % stride == 0
+    assert padded.shape[1] - height < stride
+    assert padded.shape[2] - width < stride
+    assert border.right - border.left in (0, 1)
+    assert border.bottom - border.top in (0, 1)
+    assert torch.equal(border.cut(padded), maps)
+    assert torch.allclose(padded.sum(), maps.sum())
+
+
+def test_a_frame_that_fits_gets_no_border():
+    maps = torch.rand(3, 32, 48)
+    assert tuple(border_to_multiple((32, 48), 16)) == (0, 0, 0, 0)
+    assert border_to_multiple((32, 48), 16).add(maps) is maps
+    assert tuple(border_between((480, 854), (480, 864))) == (5, 5, 0, 0)

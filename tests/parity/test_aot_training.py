@@ -32,22 +32,22 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def samples() -> list[tuple[Tensor, Tensor]]:
     data = arrays("train")
-    return [(data[f"loss_logits{index}"][0], data[f"loss_label{index}"][0].long()) for index in (0, 1)]
+    return [(data[f"loss_logits{index}"], data[f"loss_label{index}"].long()) for index in (0, 1)]
 
 
 @pytest.mark.parametrize("step", [0, 25000, 50000, 99999])
 def test_the_cross_entropy_of_hard_pixels_is_the_official_one(step):
     theirs = arrays("train")[f"ce_step{step}"]
     share = hard_share(step, num_steps=STEPS)
-    assert relative(torch.stack([bootstrapped_cross_entropy(*sample, share=share) for sample in samples()]), theirs) < 1e-4
-    assert relative(torch.stack([bootstrapped_cross_entropy(*sample, share=share - 0.01) for sample in samples()]), theirs) > 1e-4
+    assert relative(torch.cat([bootstrapped_cross_entropy(*sample, share=share) for sample in samples()]), theirs) < 1e-4
+    assert relative(torch.cat([bootstrapped_cross_entropy(*sample, share=share - 0.01) for sample in samples()]), theirs) > 1e-4
 
 
 def test_the_soft_jaccard_loss_is_the_official_one():
     theirs = arrays("train")["jaccard"]
-    assert relative(torch.stack([soft_jaccard_loss(*sample) for sample in samples()]), theirs) < 1e-4
+    assert relative(torch.cat([soft_jaccard_loss(*sample) for sample in samples()]), theirs) < 1e-4
     without_void = [(logits, torch.where(labels == 255, 0, labels)) for logits, labels in samples()]
-    assert relative(torch.stack([soft_jaccard_loss(*sample) for sample in without_void]), theirs) > 1e-4
+    assert relative(torch.cat([soft_jaccard_loss(*sample) for sample in without_void]), theirs) > 1e-4
 
 
 def test_learning_rates_are_the_official_ones():
@@ -96,7 +96,7 @@ def test_a_training_pass_is_the_official_one(variant, gap, step):
     losses, norms = official_run(variant, step, gap=gap, own_masks=step > 0)
     assert relative(losses.total, data["loss"]) < 1e-4
     assert relative(losses.frames, data["frame_losses"]) < 1e-4
-    assert float((losses.predicted != data["pred_last"]).float().mean()) <= MASK_TOLERANCE
+    assert float((losses.predicted[-1] != data["pred_last"]).float().mean()) <= MASK_TOLERANCE
     compared = 0
     for name, norm in official_norms(variant, step).items():
         if name not in norms:

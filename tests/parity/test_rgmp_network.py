@@ -15,7 +15,7 @@ from torch import Tensor
 from rotoscope.models.checkpoints import Checkpoint, rename
 from rotoscope.models.rgmp import OFFICIAL_NAMES, RgmpNetwork
 from rotoscope.models.rgmp.network import object_probability
-from rotoscope.ops.sizing import padding_to_multiple, resize_linear, scaled_size
+from rotoscope.ops.sizing import border_to_multiple, resize_linear, scaled_size
 
 PROBABILITY = 1e-4
 RESIZE = 5e-5
@@ -166,7 +166,7 @@ def sizes_that_differ(*, always: bool) -> int:
     """How many of the official sizes are not ours."""
     differing = 0
     for height, width, *expected in arrays("resize")["sizes"].tolist():
-        (top, bottom), (left, right) = padding_to_multiple((height, width), 32, always=always)
+        left, right, top, bottom = border_to_multiple((height, width), 32, always=always)
         padded = (height + top + bottom, width + left + right)
         scaled = [side for scale in (0.5, 0.75) for side in scaled_size(padded, scale, multiple=32, always=always)]
         differing += [*padded, top, bottom, left, right, *scaled] != expected

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rotoscope.errors import InputError
 from rotoscope.models.checkpoints import Checkpoint, rename
 from rotoscope.models.rgmp import OFFICIAL_NAMES, RgmpNetwork
-from rotoscope.ops.sizing import padding_to_multiple
+from rotoscope.ops.sizing import border_to_multiple
 from rotoscope.training.rgmp_chain import ChainSettings, chain_losses, chunk_losses
 
 WHOLE = ChainSettings()
@@ -48,8 +48,7 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
 def official() -> dict[str, object]:
     """The official clip through our chain, and through it with the mask cut at every frame."""
     stored, network = arrays("bptt"), fresh_network()
-    (top, bottom), (left, right) = padding_to_multiple((63, 95), 32)
-    margin = (left, right, top, bottom)
+    margin = tuple(border_to_multiple((63, 95), 32))
     images = F.pad(stored["frames"].permute(0, 3, 1, 2)[:, None] / 255, margin)
     labels = F.pad(stored["masks"][:, None].long(), margin)
     losses = chain_losses(network, images, labels, WHOLE)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from rotoscope._version import __version__
-from rotoscope.cli import doctor, evaluate, track, weights
-from rotoscope.errors import PropagationError, RotoscopeError
+from rotoscope.cli import doctor, evaluate, track, train, weights
+from rotoscope.errors import PropagationError, RotoscopeError, TrainingError
 
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 """Click's ClickException, from whichever click this Typer carries: recent ones have their own."""
@@ -18,6 +18,7 @@ OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(name="rotoscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("track")(track.track)
+app.command("train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
@@ -59,7 +60,7 @@ def _explain(error: BaseException) -> int:
     match error:
         case KeyboardInterrupt() | typer.Abort():
             return _say("interrupted", INTERRUPTED)
-        case PropagationError():
+        case PropagationError() | TrainingError():
             return _say(f"error: {error}", INTERNAL)
         case RotoscopeError():
             return _say(f"error: {error}", USAGE)

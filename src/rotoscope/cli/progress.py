@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator["Progress"]:
-    """A progress bar on stderr with count, frames per second and time left; it draws nothing unless stderr is a terminal."""
+def progress_bar(*, quiet: bool = False, shows: str | None = None) -> Iterator["Progress"]:
+    """A progress bar on stderr with count, frames per second and time left; it draws nothing unless stderr is a terminal.
+
+    Args:
+        quiet: draw nothing there either.
+        shows: the field of the tasks whose text stands in the place of the frames per second.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -25,7 +30,8 @@ def progress_bar(*, quiet: bool = False) -> Iterator["Progress"]:
             return Text(f"{task.speed:.1f} frames/s" if task.speed else "- frames/s")
 
     console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    speed = Speed() if shows is None else TextColumn(f"{{task.fields[{shows}]}}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
         yield progress
 

@@ -1,7 +1,7 @@
 """DAVIS roots: which clips there are, their frames, and the annotation of each frame.
 
 A root holds `Annotations/480p/CLIP/00000.png` and `JPEGImages/480p/CLIP/00000.jpg`; the resolution folder may be another or be left out,
-and `ImageSets/2016|2017/val.txt`, where there is one, says which clips belong to the set.
+and `ImageSets/2016|2017/val.txt` and `train.txt`, where there are any, say which clips belong to the set.
 
 Two conventions (https://davischallenge.org):
 
@@ -22,10 +22,11 @@ from rotoscope._files import natural_key
 from rotoscope.errors import InputError, MaskError
 
 Year = Literal["auto", "2016", "2017"]
+Subset = Literal["val", "train"]
 
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 VOID = 255
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _GREY_OR_INDEXED = frozenset({"1", "L", "P", "I", "I;16", "I;16B"})
 
 
@@ -46,14 +47,17 @@ class AnnotatedClip:
     merged: bool
 
 
-def read_davis(root: Path, *, clips: Sequence[str] | None = None, year: Year = "auto", with_frames: bool = False) -> list[AnnotatedClip]:
+def read_davis(
+    root: Path, *, clips: Sequence[str] | None = None, year: Year = "auto", with_frames: bool = False, subset: Subset = "val"
+) -> list[AnnotatedClip]:
     """The clips of a DAVIS root whose every frame is annotated.
 
     Args:
         root: the folder that holds `Annotations`.
-        clips: their names; by default those of `ImageSets/YEAR/val.txt` (for "auto" 2017 before 2016), and without that file all there are.
+        clips: their names; by default those of `ImageSets/YEAR/SUBSET.txt` (for "auto" 2017 before 2016), and without that file all there are.
         year: the convention. "auto" takes 2016 for a clip whose first annotation holds no values but 0 and 255, and 2017 for others.
         with_frames: ask for the images too.
+        subset: which list: clips to score on, or to train on.
 
     Raises:
         InputError: a folder, clip, frame or annotation is missing; the message says which, and which clips there are.
@@ -63,7 +67,7 @@ def read_davis(root: Path, *, clips: Sequence[str] | None = None, year: Year = "
     if not available:
         message = f"{annotations} holds no clips; it must hold one folder of PNG annotations per clip"
         raise InputError(message)
-    names = _chosen(clips, _listed(root, year) or available, available, annotations)
+    names = _chosen(clips, _listed(root, year, subset) or available, available, annotations)
     return [_read_clip(name, annotations / name, frames / name if with_frames else None, year) for name in names]
 
 
@@ -107,18 +111,19 @@ def _folders(root: Path, *, with_frames: bool) -> tuple[Path, Path]:
 
 
 def _clip_names(annotations: Path) -> list[str]:
-    return sorted(folder.name for folder in annotations.iterdir() if folder.is_dir() and _images(folder, {".png"}))
+    return sorted(folder.name for folder in annotations.iterdir() if folder.is_dir() and image_paths(folder, {".png"}))
 
 
-def _images(folder: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
+def image_paths(folder: Path, suffixes: Iterable[str] = _IMAGE_SUFFIXES) -> tuple[Path, ...]:
+    """The images of a folder in natural order; none where there is no such folder."""
     if not folder.is_dir():
         return ()
     return tuple(sorted((path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=natural_key))
 
 
-def _listed(root: Path, year: Year) -> list[str]:
+def _listed(root: Path, year: Year, subset: Subset) -> list[str]:
     for listed_year in ("2017", "2016") if year == "auto" else (year,):
-        path = root / "ImageSets" / listed_year / "val.txt"
+        path = root / "ImageSets" / listed_year / f"{subset}.txt"
         if path.is_file():
             return path.read_text(encoding="utf-8").split()
     return []
@@ -136,8 +141,8 @@ def _chosen(asked: Sequence[str] | None, default: Sequence[str], available: Sequ
 
 
 def _read_clip(name: str, annotations: Path, frames: Path | None, year: Year) -> AnnotatedClip:
-    annotation_paths = _images(annotations, {".png"})
-    frame_paths = () if frames is None else _images(frames, _IMAGE_SUFFIXES)
+    annotation_paths = image_paths(annotations, {".png"})
+    frame_paths = () if frames is None else image_paths(frames, _IMAGE_SUFFIXES)
     if frames is not None:
         _check_same_names(name, frame_paths, annotation_paths, frames)
     first = read_label_map(annotation_paths[0])

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rotoscope.ops.depthwise import depthwise_conv2d
+
 
 class DropPath(nn.Module):
     """Stochastic depth: while training, whole samples are set to zero with a probability and the others scaled up; nothing in evaluation.
@@ -46,7 +48,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, cells: Float[Tensor, "n l c"], hw: tuple[int, int]) -> Float[Tensor, "n l c"]:
         """The convolved sequence; `hw` is the grid that it covers."""
-        return map_to_cells(self.dropout(self.conv(cells_to_map(cells, hw))))
+        return map_to_cells(self.dropout(depthwise_conv2d(cells_to_map(cells, hw), self.conv.weight)))
 
 
 class NormedDepthwise(nn.Module):

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from rotoscope.ops.depthwise import depthwise_conv2d
+
 Padding = Literal["same", "centred"]
 
 
@@ -64,13 +66,20 @@ class PaddedConv(nn.Module):
         self.lean_before = lean_before
         if stride == 1:
             self.conv.padding = (dilation * (kernel // 2),) * 2  # even on both sides: the convolution does it by itself
+        self._is_plain_depthwise = 1 < groups == inputs == outputs and dilation == 1
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """The convolved and normalised map."""
         if self.conv.stride[0] > 1:
             x = F.pad(x, [*self._padding(x.shape[3]), *self._padding(x.shape[2])])
-        result: Tensor = self.norm(self.conv(x))
+        result: Tensor = self.norm(self._convolved(x))
         return result
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        if not self._is_plain_depthwise:
+            return conv(x)  # type: ignore[no-any-return] # modules are untyped
+        return depthwise_conv2d(x, conv.weight, conv.bias, stride=conv.stride[0], padding=int(conv.padding[0]))
 
     def _padding(self, length: int) -> tuple[int, int]:
         stride, reach = self.conv.stride[0], self.conv.dilation[0] * (self.conv.kernel_size[0] - 1)

@@ -9,13 +9,29 @@ from torch import Tensor
 
 _LEAST = 1e-5
 """Probabilities are cut to this distance from 0 and 1 before their log-odds are taken (AOT's official code)."""
+_LEAST_ALONE = 1e-7
+"""The same for objects that were segmented one by one (RGMP's and MiVOS's official code)."""
+_HARDNESS = 1000.0
+"""What log-odds are multiplied by to make a distribution almost certain (MiVOS, official code)."""
 
-
-_LEAST_GUESS = 1e-7
-"""The same for guesses of single objects (RGMP's official code)."""
 
 Aggregation = Literal["softmax", "maximum", "winner-take-all"]
 """How `aggregate` joins guesses; the three that RGMP, section 3.3, compares."""
+
+
+def join_objects(probs: Float[Tensor, "n h w"], *, background: float | None = None, hard: bool = False) -> Float[Tensor, "channels h w"]:
+    """A distribution over the background and n objects that were segmented one by one: a softmax over their log-odds.
+
+    A pixel is background if no object claims it: the background's probability is the product of (1 - p) (Oh et al., RGMP, CVPR 2018, eq. 3).
+
+    Args:
+        probs: the probability of each object, in 0..1; they need not sum to 1.
+        background: the background's probability instead, one for all pixels.
+        hard: the largest channel takes nearly all.
+    """
+    empty = (1 - probs).prod(dim=0, keepdim=True) if background is None else probs.new_full((1, *probs.shape[1:]), background)
+    logits = _log_odds(torch.cat((empty, probs)))
+    return (logits * _HARDNESS if hard else logits).softmax(dim=0)
 
 
 def aggregate(guesses: Float[Tensor, "channels h w"], how: Aggregation = "softmax") -> Float[Tensor, "channels h w"]:
@@ -26,11 +42,15 @@ def aggregate(guesses: Float[Tensor, "channels h w"], how: Aggregation = "softma
     - "winner-take-all" gives each pixel wholly to the largest guess; ties go to the lower channel.
     """
     if how == "softmax":
-        return torch.logit(guesses.clamp(_LEAST_GUESS, 1 - _LEAST_GUESS)).softmax(dim=0)
+        return _log_odds(guesses).softmax(dim=0)
     if how == "maximum":
-        return guesses.clamp(min=_LEAST_GUESS) / guesses.clamp(min=_LEAST_GUESS).sum(dim=0, keepdim=True)
+        return guesses.clamp(min=_LEAST_ALONE) / guesses.clamp(min=_LEAST_ALONE).sum(dim=0, keepdim=True)
     winners = guesses.argmax(dim=0, keepdim=True)
     return torch.zeros_like(guesses).scatter_(0, winners, 1.0)
+
+
+def _log_odds(probs: Tensor) -> Tensor:
+    return torch.logit(probs.clamp(_LEAST_ALONE, 1 - _LEAST_ALONE))
 
 
 def merge_groups(probs: Sequence[Float[Tensor, "_ h w"]]) -> Float[Tensor, "channels h w"]:

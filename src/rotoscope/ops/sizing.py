@@ -1,7 +1,9 @@
 """At which size a network sees a frame, and how frames and labels get there."""
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -56,16 +58,34 @@ def resize_labels(labels: Int64[Tensor, "h w"], hw: tuple[int, int]) -> Int64[Te
     return F.interpolate(labels[None, None].float(), size=hw, mode="nearest")[0, 0].long()
 
 
-def padding_to_multiple(hw: tuple[int, int], multiple: int, *, always: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows (top, bottom) and columns (left, right) that make both sides multiples; an odd one more goes to the bottom and the right.
+class Border(NamedTuple):
+    """Pixels around a frame, on each side."""
 
-    Args:
-        hw: height and width of the frame.
-        multiple: that both sides shall be.
-        always: add a whole multiple to a side that is one already, as RGMP's official code does.
-    """
-    height, width = (_raised(side, multiple, always=always) - side for side in hw)
-    return (height // 2, height - height // 2), (width // 2, width - width // 2)
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    def add(self, maps: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h2 w2"]:
+        """The maps inside a border of zeros."""
+        return F.pad(maps, tuple(self)) if any(self) else maps
+
+    def cut(self, maps: Shaped[Tensor, "*b h2 w2"]) -> Shaped[Tensor, "*b h w"]:
+        """The maps without the border: a view."""
+        height, width = maps.shape[-2:]
+        return maps[..., self.top : height - self.bottom, self.left : width - self.right]
+
+
+def border_between(inner: tuple[int, int], outer: tuple[int, int]) -> Border:
+    """The border that centres a frame on a canvas; an odd pixel goes to the right or the bottom."""
+    rows, columns = outer[0] - inner[0], outer[1] - inner[1]
+    return Border(columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+
+
+def border_to_multiple(hw: tuple[int, int], stride: int, *, always: bool = False) -> Border:
+    """The border that makes both sides multiples of the stride: none if they are, unless it is `always` wanted (RGMP, official code)."""
+    height, width = (_raised(side, stride, always=always) for side in hw)
+    return border_between(hw, (height, width))
 
 
 def scaled_size(hw: tuple[int, int], scale: float, *, multiple: int, always: bool = False) -> tuple[int, int]:
@@ -75,7 +95,7 @@ def scaled_size(hw: tuple[int, int], scale: float, *, multiple: int, always: boo
         hw: height and width.
         scale: the factor; at exactly 1 a size of multiples stays as it is.
         multiple: that both sides shall be.
-        always: see `padding_to_multiple`.
+        always: add a whole multiple to a side that is one already, as RGMP's official code does.
     """
     if scale == 1:
         always = False

@@ -41,12 +41,12 @@ class ClipLosses:
     Attributes:
         total: what is minimised.
         frames: of each frame and sample, unweighted; first the reference frame's.
-        predicted: labels that the network gave the last frame.
+        predicted: labels that the network gave each frame; the reference has its true ones.
     """
 
     total: Float[Tensor, ""]
     frames: Float[Tensor, "t n"]
-    predicted: Int64[Tensor, "n h w"]
+    predicted: Int64[Tensor, "t n h w"]
 
 
 def clip_losses(
@@ -70,18 +70,19 @@ def clip_losses(
     """
     losses: list[Tensor] = []
     memory = _ClipMemory(settings.gap)
-    predicted = labels[0]
+    winners = [labels[0]]
     for index in range(images.shape[0]):
         picture = network.see(images[index])
         embedding = _embedded(network, labels[index], shuffle) if index == 0 or not settings.own_masks else None
         result = network.match(picture, memory.layers()) if index > 0 or embedding is None else network.match_itself(picture, embedding)
-        logits = _logits(network, picture, result, (labels.shape[2], labels.shape[3]), shuffle)
-        losses.append(torch.stack([_sample_loss(*sample, settings) for sample in zip(logits, labels[index], num_objects, strict=True)]))
-        predicted = _winners(logits, num_objects)
-        memory.add(index, network.store(result, _embedded(network, predicted, shuffle) if embedding is None else embedding))
+        logits = _logits(network, picture, result, (labels.shape[2], labels.shape[3]), shuffle=shuffle, num_objects=num_objects)
+        losses.append(_sample_losses(logits, labels[index], settings))
+        if index > 0:
+            winners.append(logits.detach().argmax(dim=1))
+        memory.add(index, network.store(result, _embedded(network, winners[-1], shuffle) if embedding is None else embedding))
     frames = torch.stack(losses)
     total = frames[1:].mean(dim=0) + settings.reference_weight * frames[0]
-    return ClipLosses(total.mean(), frames, predicted)
+    return ClipLosses(total.mean(), frames, torch.stack(winners))
 
 
 def identity_shuffles(num_samples: int, *, device: torch.device | str = "cpu") -> Float[Tensor, "n ids ids"]:
@@ -121,24 +122,20 @@ def _embedded(network: AotNetwork, labels: Int64[Tensor, "n h w"], shuffle: Tens
     return embedding
 
 
-def _logits(network: AotNetwork, picture: Picture, result: Pass, hw: tuple[int, int], shuffle: Tensor | None) -> Float[Tensor, "n ids h w"]:
-    logits = network.decode(picture, result)
+def _logits(
+    network: AotNetwork, picture: Picture, result: Pass, hw: tuple[int, int], *, shuffle: Tensor | None, num_objects: Sequence[int]
+) -> Float[Tensor, "n ids h w"]:
+    """Logits of the background and of as many identities as any sample uses; those that a sample does not use can never win in it."""
+    logits = network.decode(picture, result).float()
     if shuffle is not None:
         logits = torch.einsum("nohw,nto->nthw", logits, shuffle)
-    resized: Tensor = F.interpolate(logits, size=hw, mode="bilinear", align_corners=network.decoder.align_corners)
-    return resized
+    resized = F.interpolate(logits[:, : 1 + max(num_objects)], size=hw, mode="bilinear", align_corners=network.decoder.align_corners)
+    is_used = torch.arange(resized.shape[1], device=resized.device) <= torch.tensor(num_objects, device=resized.device)[:, None]
+    return resized.masked_fill(~is_used[:, :, None, None], _UNUSED)
 
 
-def _sample_loss(logits: Float[Tensor, "ids h w"], labels: Int64[Tensor, "h w"], num_objects: int, settings: ClipSettings) -> Float[Tensor, ""]:
-    used = logits[: 1 + num_objects]
-    cross_entropy = bootstrapped_cross_entropy(used, labels, share=settings.hard_share)
-    return 0.5 * cross_entropy + 0.5 * soft_jaccard_loss(used, labels)
-
-
-def _winners(logits: Float[Tensor, "n ids h w"], num_objects: Sequence[int]) -> Int64[Tensor, "n h w"]:
-    """The best identity of each pixel among those that the sample uses."""
-    is_used = torch.arange(logits.shape[1], device=logits.device) <= torch.tensor(num_objects, device=logits.device)[:, None]
-    return logits.detach().masked_fill(~is_used[:, :, None, None], _UNUSED).argmax(dim=1)
+def _sample_losses(logits: Float[Tensor, "n ids h w"], labels: Int64[Tensor, "n h w"], settings: ClipSettings) -> Float[Tensor, "n"]:
+    return 0.5 * bootstrapped_cross_entropy(logits, labels, share=settings.hard_share) + 0.5 * soft_jaccard_loss(logits, labels)
 
 
 def _joined(frames: Sequence[Stored]) -> Stored:

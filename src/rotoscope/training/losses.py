@@ -9,16 +9,18 @@ VOID = 255
 """Label of pixels that count for nothing."""
 
 
-def bootstrapped_cross_entropy(logits: Float[Tensor, "classes h w"], labels: Int64[Tensor, "h w"], *, share: float) -> Float[Tensor, ""]:
-    """The mean cross-entropy of the hardest pixels.
+def bootstrapped_cross_entropy(logits: Float[Tensor, "n classes h w"], labels: Int64[Tensor, "n h w"], *, share: float) -> Float[Tensor, "n"]:
+    """The mean cross-entropy of the hardest pixels of each sample.
 
     Args:
-        logits: of each class.
+        logits: of each class; classes that a sample does not use have logits so low that their probability is 0.
         labels: class of each pixel; void pixels have loss 0 but are counted.
         share: of the pixels, in 0..1; 1 takes all.
     """
-    losses = F.cross_entropy(logits[None], labels[None], ignore_index=VOID, reduction="none").flatten()
-    return losses.topk(int(share * losses.numel()), sorted=False).values.mean()
+    losses = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="none").flatten(1)
+    if share >= 1:
+        return losses.mean(dim=1)
+    return losses.topk(int(share * losses.shape[1]), dim=1, sorted=False).values.mean(dim=1)
 
 
 def hard_share(step: int, *, num_steps: int, least: float = 0.15, warm_up: float = 0.5) -> float:
@@ -27,17 +29,16 @@ def hard_share(step: int, *, num_steps: int, least: float = 0.15, warm_up: float
     return progress * least + (1 - progress)
 
 
-def soft_jaccard_loss(logits: Float[Tensor, "classes h w"], labels: Int64[Tensor, "h w"]) -> Float[Tensor, ""]:
-    """One minus the soft intersection over union, averaged over the classes that occur in the labels, the background among them.
+def soft_jaccard_loss(logits: Float[Tensor, "n classes h w"], labels: Int64[Tensor, "n h w"]) -> Float[Tensor, "n"]:
+    """One minus the soft intersection over union of each sample, averaged over the classes in its labels, the background among them.
 
     The union is the intersection plus both one-sided remainders plus 1e-6; void pixels are left out (AOT, official code).
     """
-    is_valid = labels != VOID
-    probs = logits.softmax(dim=0)[:, is_valid]
-    present = torch.unique(labels[is_valid])
-    truth = (labels[is_valid][None] == present[:, None]).to(probs)
-    claimed = probs[present]
-    shared = (claimed * truth).sum(dim=1)
-    union = shared + (claimed * (1 - truth)).sum(dim=1) + ((1 - claimed) * truth).sum(dim=1)
-    loss: Tensor = (1 - shared / (union + 1e-6)).mean()
-    return loss
+    is_valid = (labels != VOID)[:, None]
+    probs = logits.softmax(dim=1) * is_valid
+    classes = torch.arange(logits.shape[1], device=labels.device)[:, None, None]
+    truth = (labels[:, None] == classes).to(probs)
+    shared, claimed, true = (part.sum(dim=(2, 3)) for part in (probs * truth, probs, truth))
+    missed = 1 - shared / (claimed + true - shared + 1e-6)
+    is_present = (true > 0).to(probs)
+    return (missed * is_present).sum(dim=1) / is_present.sum(dim=1)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rotoscope.errors import InputError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -40,3 +42,22 @@ class Recipe:
     record_every: int = 20
     picture_every: int = 1000
     prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can be.
+
+        Raises:
+            InputError: a number is out of its range.
+        """
+        at_least_1 = ("steps", "batch_size", "accumulate", "save_every", "keep", "record_every")
+        least = {**dict.fromkeys(at_least_1, 1), "picture_every": 0, "prefetch": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                message = f"{name}={getattr(self, name)} is too small; give {bound} or more"
+                raise InputError(message)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            message = f"clip_norm={self.clip_norm} leaves no gradient; give a number above 0, or none"
+            raise InputError(message)
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            message = f"average_decay={self.average_decay} is no average; give 0 to less than 1, or none"
+            raise InputError(message)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,48 @@ class PolynomialRate:
             return self.least + (self.base - self.least) * step / rising
         progress = (step - rising) / (self.num_steps - rising + 1)
         return self.least + (self.base - self.least) * math.pow(1 - progress, self.power)
+
+
+@runtime_checkable
+class Rate(Protocol):
+    """A learning rate over the steps of a training."""
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """Another rate, brought nearer to the least one by a factor (AOT: the encoder's).
+
+    Attributes:
+        rate: the other.
+        factor: 1 leaves it as it is, 0 gives the least one.
+        least: where it is brought.
+    """
+
+    rate: Rate
+    factor: float
+    least: float
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        return self.least + self.factor * (self.rate.at(step) - self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Another rate before a step, and 0 from that step on.
+
+    Attributes:
+        rate: the other.
+        end: the first step at rest.
+    """
+
+    rate: Rate
+    end: int
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        return self.rate.at(step) if step < self.end else 0.0

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from rotoscope.training.schedules import Rate
+
 Batch = Mapping[str, Tensor]
 """What a step computes on, by name. Tensors only, so that any batch can be moved to a device, and saved when something goes wrong in it."""
 
@@ -31,14 +33,6 @@ class Draw(NamedTuple):
         """The source of all that is random about the batch, on the CPU."""
         mixed = ((self.seed * 1_000_003 + self.step) * 1_009 + self.part) % 2**63
         return torch.Generator().manual_seed(mixed)
-
-
-class Rate(Protocol):
-    """A learning rate over the steps of a training."""
-
-    def at(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
-        ...
 
 
 class ParameterGroup(NamedTuple):

@@ -16,7 +16,18 @@ from rotoscope.models.aot.network import AotNetwork
 from rotoscope.models.aot.propagator import AotPropagator, AotTracker
 from rotoscope.models.checkpoints import Checkpoint, load_strictly, rename
 
-__all__ = ["OFFICIAL_NAMES", "VARIANTS", "AotConfig", "AotNetwork", "AotPropagator", "AotTracker", "build", "official_names", "variants_that_fit"]
+__all__ = [
+    "OFFICIAL_NAMES",
+    "VARIANTS",
+    "AotConfig",
+    "AotNetwork",
+    "AotPropagator",
+    "AotTracker",
+    "build",
+    "load_network",
+    "official_names",
+    "variants_that_fit",
+]
 
 
 def build(config: AotConfig, weights: Checkpoint, device: str) -> AotTracker:
@@ -24,6 +35,21 @@ def build(config: AotConfig, weights: Checkpoint, device: str) -> AotTracker:
 
     Raises:
         CheckpointError: the weights are of another variant (the message says of which) or of another system, incomplete, or not finite.
+    """
+    network = load_network(config, weights)
+    network.encoder.fold()
+    network.eval().requires_grad_(requires_grad=False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
+    if config.compile:
+        network.see, network.decode = torch.compile(network.see), torch.compile(network.decode)  # type: ignore[method-assign]
+    return AotTracker(network, config)
+
+
+def load_network(config: AotConfig, weights: Checkpoint) -> AotNetwork:
+    """The network of a variant with official weights, or with ours, as it is trained.
+
+    Raises:
+        CheckpointError: see `build`.
     """
     fitting = variants_that_fit(weights.tensors)
     if not fitting and not any(key.startswith(("LSTT.", "layers.")) for key in weights.tensors):
@@ -37,9 +63,4 @@ def build(config: AotConfig, weights: Checkpoint, device: str) -> AotTracker:
     renamed = rename(weights, official_names(config))  # before the network is made: what is of another system is refused at once
     network = AotNetwork(config)
     load_strictly(network, renamed)
-    network.encoder.fold()
-    network.eval().requires_grad_(requires_grad=False)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
-    if config.compile:
-        network.see, network.decode = torch.compile(network.see), torch.compile(network.decode)  # type: ignore[method-assign]
-    return AotTracker(network, config)
+    return network

@@ -26,6 +26,7 @@ class AotConfig:
         lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
             all of whose successors have none either, are lost for ever.
         compile: let torch.compile make the encoder, the layers and the decoder faster, at the price of minutes at the start.
+        calibration: knots of `ops.confidence.scored`, for variants whose confidence was measured.
         precision: arithmetic of the network; bfloat16 is faster on a GPU and changes some outlines (see docs/aot.md).
     """
 
@@ -40,6 +41,7 @@ class AotConfig:
     scale: float = 1.0
     lose_absent_highest_ids: bool = False
     compile: bool = False
+    calibration: tuple[float, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
 
 

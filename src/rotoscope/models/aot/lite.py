@@ -1,22 +1,23 @@
-"""EfficientNet-Lite0 as an encoder of AOT's kind: the four maps, and the normalisation that its weights expect."""
+"""EfficientNet-Lite0 as an encoder of AOT's kind: the four maps, and the normalisation that its weights expect.
+
+It has no batch normalisations: they are inside the convolutions from the start, as in the ImageNet weights that ship, and the folded convolutions are
+what is trained.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rotoscope.nn.conv_norm import freeze_parameters
-from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, fold
+from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
 _STAGES = LITE0_STAGES[:5]
 """As far as the 112-channel stage, like the ImageNet weights that ship; on frames of 16n + 1 pixels its cells lie on every 16th pixel."""
 
 
 class LiteEncoder(nn.Module):
-    """Four maps of an image: strides 4, 8, 16 and 16, with 24, 40, 112 and 112 channels; the last is the third again.
-
-    Its batch normalisations keep their stored statistics, also while training.
-    """
+    """Four maps of an image: strides 4, 8, 16 and 16, with 24, 40, 112 and 112 channels; the last is the third again."""
 
     channels = (24, 40, 112, 112)
     scale: Tensor
@@ -24,7 +25,7 @@ class LiteEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = EfficientNetLite(_STAGES)
+        self.layers = EfficientNetLite(_STAGES, folded=True)
         mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.register_buffer("scale", std * 255 / 128, persistent=False)  # EfficientNet-Lite wants (RGB - 127) / 128
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
@@ -34,17 +35,8 @@ class LiteEncoder(nn.Module):
         features = self.layers(image * self.scale + self.shift)
         return features[4], features[8], features[16], features[16]
 
-    def train(self, mode: bool = True) -> "LiteEncoder":  # noqa: FBT001, FBT002 - torch's signature
-        """Training mode for everything but the statistics."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
     def fold(self) -> "LiteEncoder":
-        """Itself, with the normalisations inside the convolutions."""
-        self.layers = fold(self.layers.eval(), lambda: EfficientNetLite(_STAGES, folded=True))
+        """Itself: it is folded already."""
         return self
 
     def freeze_early(self) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 from rotoscope.errors import InputError, MaskError, MemoryBudgetError, PropagationError
 from rotoscope.memory import FrameCache
 from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
-from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
 from rotoscope.ops.aggregate import merge_groups
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.confidence import scored
 from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
 from rotoscope.types import Frame, Masks
 
@@ -111,8 +112,9 @@ class AotPropagator:
             groups = [self._upsampled(picture, result, frame.hw, index) for index, result in enumerate(matched.passes)]
         channels = [0, *(1 + self._slots.index(object_id) for object_id in self._listed)]
         if len(groups) == 1:
-            return Masks(groups[0][channels].softmax(dim=0), self._listed)
-        return Masks(merge_groups([group.softmax(dim=0) for group in groups])[channels].softmax(dim=0), self._listed)
+            return scored(Masks(groups[0][channels].softmax(dim=0), self._listed), self._config.calibration)
+        merged = merge_groups([group.softmax(dim=0) for group in groups])[channels].softmax(dim=0)
+        return scored(Masks(merged, self._listed), self._config.calibration)
 
     @torch.inference_mode()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:

@@ -1,5 +1,7 @@
 """What MAST learns from: a frame's colours rebuilt from an earlier frame's, with one colour channel hidden from the encoder (sheet 4)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -39,12 +41,35 @@ def reconstruct(
         channel: the one to drop.
         logit_scale: factor on the dot products; 1 officially, 1/8 makes training converge in recent PyTorch (sheet 4).
     """
-    earlier, later = encoder(drop_channel(reference, channel)), encoder(drop_channel(target, channel))
-    values = to_coarse(reference[:, channel : channel + 1])
-    rebuilt = [
-        read_memory(query, [Reference(key, value, gap=1)], radius=TRAINING_RADIUS, logit_scale=logit_scale)
-        for query, key, value in zip(later, earlier, values, strict=True)
-    ]
+    return reconstruct_from_memory(encoder, [reference], [1], target, channel=channel, logit_scale=logit_scale)
+
+
+def reconstruct_from_memory(
+    encoder: MastEncoder,
+    references: Sequence[Float[Tensor, "b 3 h w"]],
+    gaps: Sequence[int],
+    target: Float[Tensor, "b 3 h w"],
+    *,
+    channel: int,
+    logit_scale: float = 1.0,
+) -> Float[Tensor, "b 1 h4 w4"]:
+    """The same from several earlier frames, as they are read when masks are followed: far ones around the place where the target is found in them.
+
+    Args:
+        encoder: in training mode, normalised over one batch of frames after the other.
+        references: normalised Lab of the earlier frames, oldest first, a batch of each.
+        gaps: how many frames ago each was.
+        target: normalised Lab of the later ones.
+        channel: the one to drop.
+        logit_scale: see `reconstruct`.
+    """
+    earlier = [encoder(drop_channel(reference, channel)) for reference in references]
+    later = encoder(drop_channel(target, channel))
+    values = [to_coarse(reference[:, channel : channel + 1]) for reference in references]
+    rebuilt = []
+    for sample, query in enumerate(later):
+        memory = [Reference(keys[sample], held[sample], gap) for keys, held, gap in zip(earlier, values, gaps, strict=True)]
+        rebuilt.append(read_memory(query, memory, radius=TRAINING_RADIUS, logit_scale=logit_scale))
     return torch.stack(rebuilt)
 
 

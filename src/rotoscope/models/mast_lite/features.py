@@ -39,6 +39,7 @@ class MastLiteConfig:
         stray_share: parts of an object smaller than this share of its largest part are dropped; cells less than two apart are one part.
         edge_radius: of the guided filter, at half the working size.
         edge_smoothness: variance of Lab below which the guided filter sees no edge.
+        calibration: knots of `ops.confidence.scored`.
     """
 
     short_side: int = 480
@@ -58,6 +59,7 @@ class MastLiteConfig:
     stray_share: float = 0.1
     edge_radius: int = 6
     edge_smoothness: float = 3e-4
+    calibration: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

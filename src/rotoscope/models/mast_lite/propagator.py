@@ -13,6 +13,7 @@ from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extrac
 from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
 from rotoscope.ops.components import small_parts
+from rotoscope.ops.confidence import scored
 from rotoscope.ops.guided import guided_coefficients
 from rotoscope.types import Frame, Masks
 
@@ -44,7 +45,7 @@ class MastLitePropagator:
         prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
         probs = self._without_strays(self._with_looks(prior, features, ids))
         probs = self._follow_edges(features.guide, probs)
-        return Masks(normalised(resize(probs, frame.hw)), ids)
+        return scored(Masks(normalised(resize(probs, frame.hw)), ids), self._config.calibration)
 
     @torch.no_grad()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:

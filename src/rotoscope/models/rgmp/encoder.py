@@ -1,15 +1,19 @@
 """Encoders of a picture together with the mask of one object: the same weights see the reference frame and the current one (RGMP, section 3.1)."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rotoscope.models.checkpoints import Checkpoint, load_strictly
 from rotoscope.nn.conv_norm import FrozenBatchNorm2d, fold_frozen_norms, fold_into
-from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, fold, normalise
+from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, normalise
 from rotoscope.nn.resnet_bottleneck import EXPANSION, bottleneck_stage
 
 RESNET50_STAGES = (3, 4, 6, 3)  # He et al., 2016, table 1
+_LITE_STAGES = LITE0_STAGES[:5]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0..1; the official code's
 
 
@@ -65,31 +69,33 @@ class ResNetMaskEncoder(nn.Module):
 
 
 class LiteMaskEncoder(nn.Module):
-    """EfficientNet-Lite0 whose stem has the mask as a fourth channel: strides 4, 8, 16 and 32 with 24, 40, 112 and 320 channels.
+    """EfficientNet-Lite0 whose stem has the mask as a fourth channel: strides 4, 8, 16 and 32 with 24, 40, 112 and 192 channels.
 
-    Batch normalisation keeps its stored statistics, also while training.
+    Its first five stages have no batch normalisation, and take the ImageNet weights that ship; a plain convolution makes the last map.
     """
 
-    channels = (24, 40, 112, 320)
+    channels = (24, 40, 112, 192)
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = EfficientNetLite(LITE0_STAGES, inputs=4)
+        self.layers = EfficientNetLite(_LITE_STAGES, inputs=4, folded=True)
+        self.deepest = nn.Conv2d(self.channels[2], self.channels[3], 3, 2, 1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"], masks: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n _ _ _"], ...]:
         """The maps at strides 4, 8, 16 and 32; the arguments are those of `ResNetMaskEncoder`."""
         pictures = normalise(image * 255).expand(masks.shape[0], -1, -1, -1)
         features = self.layers(torch.cat((pictures, 2 * masks[:, None] - 1), dim=1))  # the mask in the range of the colours
-        return features[4], features[8], features[16], features[32]
+        return features[4], features[8], features[16], F.relu(self.deepest(features[16]))
 
-    def train(self, mode: bool = True) -> "LiteMaskEncoder":  # noqa: FBT001, FBT002 - torch's signature
-        """Training mode for everything but the statistics."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+    def load_pictures(self, checkpoint: Checkpoint) -> None:
+        """Fill the five stages with weights for pictures alone; the mask has no say at first.
+
+        Raises:
+            CheckpointError: the weights do not fit.
+        """
+        stem = checkpoint.tensors["stem.conv.weight"]
+        widened = checkpoint.tensors | {"stem.conv.weight": torch.cat((stem, torch.zeros_like(stem[:, :1])), dim=1)}
+        load_strictly(self.layers, replace(checkpoint, tensors=widened))
 
     def fold(self) -> None:
-        """Put the normalisations into the convolutions, for inference."""
-        self.layers = fold(self.layers.eval(), lambda: EfficientNetLite(LITE0_STAGES, inputs=4, folded=True))
+        """Nothing: there are no normalisations."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from rotoscope.errors import InputError, MaskError, MemoryBudgetError, Propagati
 from rotoscope.models.rgmp.config import RgmpConfig
 from rotoscope.models.rgmp.network import STRIDE, RgmpNetwork
 from rotoscope.ops.aggregate import aggregate
-from rotoscope.ops.sizing import padding_to_multiple, resize_linear, scaled_size
+from rotoscope.ops.sizing import Border, border_to_multiple, resize_linear, scaled_size
 from rotoscope.types import Frame, Masks
 
 _MERGED = 0
@@ -245,24 +244,21 @@ class RgmpPropagator:
 
     def _sizes(self, hw: tuple[int, int]) -> list[tuple[int, int]]:
         """The size at each scale, all made from the padded one."""
-        (top, bottom), (left, right) = self._padding(hw)
-        padded = (hw[0] + top + bottom, hw[1] + left + right)
+        border = self._border(hw)
+        padded = (hw[0] + border.top + border.bottom, hw[1] + border.left + border.right)
         return [scaled_size(padded, scale, multiple=STRIDE, always=self._config.always_pad) for scale in self._config.scales]
 
-    def _padding(self, hw: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        return padding_to_multiple(hw, STRIDE, always=self._config.always_pad)
+    def _border(self, hw: tuple[int, int]) -> Border:
+        return border_to_multiple(hw, STRIDE, always=self._config.always_pad)
 
     def _padded_image(self, frame: Frame) -> Float[Tensor, "1 3 h w"]:
-        rows, columns = self._padding(frame.hw)
-        return F.pad(frame.image.to(self._device)[None] / 255, (*columns, *rows))  # black, before the normalisation
+        return self._border(frame.hw).add(frame.image.to(self._device)[None] / 255)  # black, before the normalisation
 
     def _padded_masks(self, masks: Masks) -> Float[Tensor, "channels h w"]:
-        rows, columns = self._padding(masks.hw)
-        padded = F.pad(masks.probs.to(self._device, torch.float32), (*columns, *rows))
+        padded = self._border(masks.hw).add(masks.probs.to(self._device, torch.float32))
         padded[0] = 1 - padded[1:].sum(dim=0)  # the margin is background
         return padded
 
     def _cropped(self, probs: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels h0 w0"]:
         assert self._hw is not None
-        (top, _), (left, _) = self._padding(self._hw)
-        return probs[:, top : top + self._hw[0], left : left + self._hw[1]]
+        return self._border(self._hw).cut(probs)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from rotoscope.errors import MaskError
+from rotoscope.ops.confidence import scored
+from rotoscope.types import Masks
+
+
+def masks(*shares: float) -> Masks:
+    """One pixel for each object, which it has with that probability; the rest is the background's."""
+    probs = torch.zeros(1 + len(shares), 1, len(shares))
+    for place, share in enumerate(shares):
+        probs[1 + place, 0, place], probs[0, 0, place] = share, 1 - share
+    return Masks(probs, tuple(range(1, 1 + len(shares))))
+
+
+def test_scores_are_read_off_between_the_knots():
+    assert scored(masks(0.75, 1.0), (0.0, 0.2, 0.6)).confidence() == pytest.approx((0.4, 0.6))
+
+
+def test_an_object_without_pixels_has_no_confidence_whatever_the_knots():
+    assert scored(masks(0.3, 0.8), (0.5, 0.9)).confidence() == pytest.approx((0.0, 0.82))
+
+
+def test_without_knots_the_masks_stay_as_they_are():
+    plain = masks(0.75)
+    assert scored(plain, ()) is plain
+    assert plain.confidence() == pytest.approx((0.75,))
+
+
+def test_scores_follow_their_objects():
+    chosen = scored(masks(0.75, 1.0), (0.0, 0.2, 0.6)).select([2, 9])
+    assert chosen.scores == pytest.approx((0.6, 0.0))
+
+
+def test_as_many_scores_as_objects():
+    with pytest.raises(MaskError, match="2 scores for 1 object"):
+        Masks(masks(0.9).probs, (1,), (0.5, 0.5))
