@@ -131,8 +131,12 @@ class _Chain:
         self, image: Float[Tensor, "n 3 h w"], labels: Int64[Tensor, "n h w"], previous: Float[Tensor, "n h w"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"], Float[Tensor, "n h w"]]:
         """The loss of a frame to minimise, that of each sample without the side heads, and the object's probabilities."""
-        inputs = (image, previous, self._related)
-        logits = checkpoint(self._logits, *inputs, use_reentrant=False) if self._checkpointing else self._logits(*inputs)
+        inputs = (image, labels, previous, self._related)
+        result: tuple[Tensor, Tensor, Tensor] = checkpoint(self._step, *inputs, use_reentrant=False) if self._checkpointing else self._step(*inputs)
+        return result
+
+    def _step(self, image: Tensor, labels: Tensor, previous: Tensor, related: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self._logits(image, previous, related)
         losses = [_sample_losses(one, labels) for one in logits]
         total = torch.stack([weight * loss.mean() for weight, loss in zip(self._weights, losses, strict=True)]).sum()
         return total, losses[-1], object_probability(logits[-1])
