@@ -1,12 +1,13 @@
 """The interactive track of DAVIS: a session is given lines, then, round by round, lines where it is most wrong; how good is it by when?
 
-Protocol (Caelles et al., arXiv:1803.00557; https://interactive.davischallenge.org): at most 8 interactions with each clip and start, and 8 x 30 s for
-each object. Only the session's own time counts, from the lines to the last mask. Every frame is scored, the first and the last too. A result after the
-budget does not count; missing interactions count as the last one, at no cost. See `robot` for who draws, and `interactive_report` for the curve.
+Protocol (Caelles et al., arXiv:1803.00557; https://interactive.davischallenge.org): at most 8 interactions with each clip and start, and 8 x 30 s
+for each object. Only the session's own time counts, from the lines to the last mask. Every frame is scored, the first and the last too. A result
+after the budget does not count; missing interactions count as the last one, at no cost. `robot` draws, `interactive_report` makes the curve.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +40,10 @@ class Session(Protocol):
         With `carry_on` False only this frame needs an answer: more lines for it follow.
         """
         ...
+
+
+SessionMaker = Callable[[AnnotatedClip, tuple[int, ...]], Session]
+"""Begins a session on a clip with these objects, nothing drawn yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +94,14 @@ class Round:
     """An interaction, and how good all frames were after it.
 
     Attributes:
+        frames: what it was about; one but for a start with lines on several.
         lines: what was drawn.
         seconds: that the session took.
         j: the mean J over the frames, for each object.
         f: the mean F, likewise.
     """
 
+    frames: tuple[int, ...]
     lines: tuple[Line, ...]
     seconds: float
     j: tuple[float, ...]
@@ -165,47 +172,40 @@ def find_starts(clips: Sequence[AnnotatedClip], scribbles: Path | None, *, num_d
     return [Start(clip, path.stem, _fitting_lines(path, clip)) for clip in clips for path in files[clip.name]]
 
 
-def play(
-    truth: Truth,
-    lines: Sequence[Line],
-    session: Session,
-    rules: Rules,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Generator[Round, None, bool]:
-    """The rounds of one sample as they end; returns whether the time ran out before they did.
+def play(start: Start, begin: SessionMaker, rules: Rules, *, clock: Callable[[], float] = time.perf_counter) -> Generator[Sample]:
+    """The sample as it grows: after each round, and once more if the time runs out. Stop iterating to stop.
 
-    It ends early when nothing is left that a line could be drawn through. Stop iterating to stop; a round that is over the budget is cut off.
+    It ends early when nothing is left that a line could be drawn through. A round that goes over the budget is cut off.
 
     Args:
-        truth: what the session is held against.
-        lines: the first ones.
-        session: on the same clip, with nothing drawn yet.
+        start: the clip, and the first lines.
+        begin: makes the session.
         rules: how many rounds there are.
         clock: seconds.
+
+    Raises:
+        InputError: annotations differ in size, or the session answers in another size.
     """
-    board, left = _Board(truth), rules.seconds_per_object * len(truth.object_ids)
-    drawn = list(lines)
+    truth = read_truth(start.clip)
+    session, board = begin(start.clip, truth.object_ids), _Board(truth)
+    left = rules.seconds_per_object * len(truth.object_ids)
+    sample = Sample(start.clip.name, start.name, len(truth.labels), truth.object_ids, left, ())
+    drawn, on_frames = list(start.lines), list(dict.fromkeys(line.frame_index for line in start.lines))
     for number in range(1, rules.interactions + 1):
-        on_frames = list(dict.fromkeys(line.frame_index for line in drawn)) or board.had[-1:]
         carry_on = ends_turn(number, per_frame=rules.per_frame, most=rules.interactions)
-        begun, answers = clock(), {}
-        for index in on_frames:
-            scribbles = to_scribbles([line for line in drawn if line.frame_index == index], truth.object_ids, truth.labels[0].shape)
-            for frame_index, masks in session.interact(index, scribbles, carry_on=carry_on):
-                answers[frame_index] = masks.labels().cpu().numpy()
-                if clock() - begun > left:
-                    return True
+        begun = clock()
+        answers = _until(left, _answers(session, truth, drawn, on_frames, carry_on=carry_on), clock)
         seconds = clock() - begun
-        if seconds > left:
-            return True
+        if answers is None or seconds > left:
+            yield replace(sample, timed_out=True)
+            return
         left -= seconds
         board.take(answers)
-        yield Round(tuple(drawn), seconds, *board.means())
-        drawn = board.next_lines(on_frames[-1:] if not carry_on else None, first=number == 1)
-        if not drawn and carry_on:
-            return False
-    return False
+        sample = replace(sample, rounds=(*sample.rounds, Round(tuple(on_frames), tuple(drawn), seconds, *board.means())))
+        yield sample
+        on_frames, drawn = board.worst_lines() if carry_on else (on_frames[-1:], board.lines_on(on_frames[-1]))
+        if not on_frames:
+            return
 
 
 class RoundsSession:
@@ -242,11 +242,30 @@ class RoundsSession:
         if frame_index not in self._given:
             self._given.append(frame_index)
         correction = (frame_index, masks)
-        for frame, result in propagate_round(
-            self._frames, self._propagator, correction, given=self._given, earlier=self._carried, fuser=self._fuser
-        ):
+        for frame, result in propagate_round(self._frames, self._propagator, correction, given=self._given, earlier=self._carried, fuser=self._fuser):
             self._carried[frame.index] = self._shown[frame.index] = result
             yield frame.index, result
+
+
+def _answers(
+    session: Session, truth: Truth, lines: Sequence[Line], on_frames: Iterable[int], *, carry_on: bool
+) -> Generator[tuple[int, NDArray[Any]]]:
+    """The labels of the frames that change when the lines on some frames are given to a session."""
+    for index in on_frames:
+        scribbles = to_scribbles([line for line in lines if line.frame_index == index], truth.object_ids, truth.labels[0].shape)
+        for frame_index, masks in session.interact(index, scribbles, carry_on=carry_on):
+            yield frame_index, masks.labels().cpu().numpy()
+
+
+def _until(seconds: float, answers: Generator[tuple[int, NDArray[Any]]], clock: Callable[[], float]) -> dict[int, NDArray[Any]] | None:
+    """The answers by frame, the last for each; None, and the session is stopped, if they take longer."""
+    begun, taken = clock(), {}
+    with closing(answers):
+        for index, labels in answers:
+            if clock() - begun > seconds:
+                return None
+            taken[index] = labels
+    return taken
 
 
 class _Board:
@@ -256,7 +275,7 @@ class _Board:
         self._truth = truth
         self._predicted: list[NDArray[Any]] = [np.zeros_like(labels) for labels in truth.labels]
         self._scores = np.array([self._score(index) for index in range(len(truth.labels))])  # [frames, objects, J and F]
-        self.had: list[int] = []
+        self._had: list[int] = []
 
     def take(self, answers: dict[int, NDArray[Any]]) -> None:
         """Put new labels in the place of older ones."""
@@ -272,16 +291,17 @@ class _Board:
         j, f = self._scores.mean(axis=0).T.tolist()
         return tuple(j), tuple(f)
 
-    def next_lines(self, frames: Sequence[int] | None, *, first: bool) -> list[Line]:
-        """Lines on these frames, or on the worst that any can be drawn on; possibly none."""
-        if first and not self.had:
-            self.had = []
-        for index in frames_by_need(self._scores.mean(axis=2), self.had) if frames is None else frames:
-            lines = draw_corrections(self._truth.labels[index], self._predicted[index], self._truth.object_ids, index)
-            if lines or frames is not None:
-                self.had.append(index)
-                return lines
-        return []
+    def lines_on(self, index: int) -> list[Line]:
+        """Lines through what is wrong in a frame, which has then been had; possibly none."""
+        self._had.append(index)
+        return draw_corrections(self._truth.labels[index], self._predicted[index], self._truth.object_ids, index)
+
+    def worst_lines(self) -> tuple[list[int], list[Line]]:
+        """The worst frame that any line can be drawn on, with its lines; nothing if there is no such frame."""
+        for index in frames_by_need(self._scores.mean(axis=2), self._had):
+            if lines := self.lines_on(index):
+                return [index], lines
+        return [], []
 
     def _score(self, index: int) -> list[tuple[float, float]]:
         return score_frame(self._truth.labels[index], self._predicted[index], self._truth.object_ids)

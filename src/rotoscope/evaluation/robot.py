@@ -1,9 +1,9 @@
 """A stand-in for the person of the DAVIS interactive track: it looks where masks are wrong, and draws lines through those places.
 
-Procedure: Caelles et al., "The 2018 DAVIS Challenge on Video Object Segmentation", arXiv:1803.00557, and the pages of the challenge. The constants are
-the official robot's (`davisinteractive`, which no longer installs). Written anew from those facts. What is as published: an error region for
-each true id, background included; an opening by a kernel that grows with the region; a skeleton; its longest path in each piece; pieces of fewer than
-four nodes left out; a Bezier curve through the path; the frame with the lowest mean over objects, no frame twice before each was had.
+Procedure: Caelles et al., "The 2018 DAVIS Challenge on Video Object Segmentation", arXiv:1803.00557, and the pages of the challenge. The constants
+are the official robot's (`davisinteractive`, which no longer installs). Written anew from those facts. What is as published: an error region for each
+true id, background included; an opening by a kernel that grows with the region; a skeleton; its longest path in each piece; pieces of fewer than four
+nodes left out; a Bezier curve through the path; the frame with the lowest mean over objects, no frame twice before each was had.
 
 What is not:
 
@@ -65,23 +65,31 @@ def error_regions(given: NDArray[np.integer], predicted: NDArray[np.integer], ob
 
 
 def draw_corrections(
-    given: NDArray[np.integer], predicted: NDArray[np.integer], object_ids: Iterable[int], frame_index: int, *, min_nodes: int = MIN_NODES
+    given: NDArray[np.integer], predicted: NDArray[np.integer], object_ids: Iterable[int], frame_index: int, *, thorough: bool = False
 ) -> list[Line]:
     """The lines that a person would draw on a frame, the background's first; none if nothing is wrong, or all that is wrong is too small or thin.
+
+    With `thorough` no region is too small or thin.
 
     Raises:
         InputError: the maps differ in size.
     """
     lines = []
     for object_id, region in error_regions(given, predicted, object_ids).items():
-        for path in region_paths(region, min_nodes=min_nodes):
+        for path in region_paths(region, thorough=thorough):
             lines.append(Line(frame_index, object_id, shares(path, given.shape)))
     return lines
 
 
-def region_paths(region: Mask, *, min_nodes: int = MIN_NODES) -> list[Path]:
-    """A smooth line through each piece of a region that is left by an opening; each of its pixels lies in the region."""
-    return [smoothed(path, region) for path in longest_paths(skeleton(opened(region)), min_nodes=min_nodes)]
+def region_paths(region: Mask, *, thorough: bool = False) -> list[Path]:
+    """A smooth line through each piece of a region that is left by an opening; each of its pixels lies in the region.
+
+    With `thorough` a region that the opening removes is taken as it is, and no piece is too short; then only an empty region has no line.
+    """
+    kept = opened(region)
+    if thorough and not kept.any():
+        kept = region
+    return [smoothed(path, region) for path in longest_paths(skeleton(kept), min_nodes=1 if thorough else MIN_NODES)]
 
 
 def opened(region: Mask) -> Mask:
@@ -186,7 +194,7 @@ def first_lines(annotations: Sequence[NDArray[np.integer]], object_ids: Sequence
         raise InputError(message)
     frame_index = int(np.random.default_rng(seed).choice(np.flatnonzero(shown == shown.max())))
     given = annotations[frame_index]
-    lines = draw_corrections(given, np.zeros_like(given), object_ids, frame_index, min_nodes=1)
+    lines = draw_corrections(given, np.zeros_like(given), object_ids, frame_index, thorough=True)
     return [line for line in lines if line.object_id]
 
 
