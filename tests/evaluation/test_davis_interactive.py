@@ -1,8 +1,10 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from rich.console import Console
 from rotoscope.datasets.davis import AnnotatedClip, read_davis
 from rotoscope.datasets.davis_scribbles import DavisScribbles, Line, read_scribbles, write_scribbles
 from rotoscope.errors import InputError, OutputError
-from rotoscope.evaluation.davis_interactive import RoundsSession, Rules, Sample, Start, find_starts, play, read_truth
+from rotoscope.evaluation.davis_interactive import DrivenSession, RoundsSession, Rules, Sample, Start, find_starts, play, read_truth
 from rotoscope.evaluation.interactive_report import area, as_dict, curve_of, notes, table, value_at, write_plot, write_report
 from rotoscope.tracking.rounds import LinearBlend
 from rotoscope.types import Masks, Scribble
@@ -142,6 +144,44 @@ def test_a_session_of_parts_changes_one_frame_until_it_carries_on(tmp_path: Path
     again = dict(session.interact(2, [], carry_on=True))
     assert sorted(again) == list(range(NUM_FRAMES))
     assert int((again[2].labels() == 1).sum()) == 14 * 14
+
+
+class Worked:
+    """A stand-in for the session that people work with: it keeps what was drawn, and reaches all frames."""
+
+    def __init__(self) -> None:
+        self.strokes: list[Scribble] = []
+        self.pending_frames: list[int] = []
+
+    def masks(self, frame_index: int) -> Masks:
+        labels = torch.zeros(HW, dtype=torch.int32)
+        for stroke in self.strokes:
+            labels[stroke.path[0, 1].int(), stroke.path[0, 0].int()] = stroke.object_id * stroke.positive
+        return Masks.from_labels(labels, (1, 3))
+
+    def interact(self, *strokes: Scribble) -> Masks:
+        self.strokes += strokes
+        self.pending_frames = [strokes[0].frame_index]
+        return self.masks(strokes[0].frame_index)
+
+    def propagate(self) -> Iterator[SimpleNamespace]:
+        for index in range(NUM_FRAMES):
+            yield SimpleNamespace(frame=SimpleNamespace(index=index), masks=self.masks(index))
+        self.pending_frames = []
+
+
+def test_the_session_that_people_work_with_is_driven_by_its_verbs() -> None:
+    worked = Worked()
+    session = DrivenSession(worked)
+    on, off, off_other = (Scribble(2, number, torch.tensor([[5.0, 5.0]]), sign) for number, sign in ((1, True), (1, False), (3, False)))
+    assert [index for index, _ in session.interact(2, [on, off_other], carry_on=False)] == [2]
+    assert worked.strokes == [on]  # object 3 has no pixels to take away
+    answers = list(session.interact(2, [], carry_on=True))
+    assert [index for index, _ in answers] == [2, *range(NUM_FRAMES)]
+    assert all(masks.labels()[5, 5] == 1 for _, masks in answers)
+    assert [index for index, _ in session.interact(2, [], carry_on=True)] == [2]  # nothing is left to be carried on
+    list(session.interact(2, [off], carry_on=False))
+    assert worked.strokes == [on, off]
 
 
 def test_the_robot_starts_a_clip_from_several_frames_by_a_seed(tmp_path: Path) -> None:

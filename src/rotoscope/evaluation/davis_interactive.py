@@ -23,7 +23,7 @@ from rotoscope.evaluation.davis import score_frame
 from rotoscope.evaluation.robot import draw_corrections, first_lines, frames_by_need
 from rotoscope.evaluation.run import first_masks
 from rotoscope.tracking.rounds import ends_turn, propagate_round
-from rotoscope.types import Frame, Fuser, MaskMaker, Masks, Scribble, Tracker
+from rotoscope.types import Frame, Fuser, Interaction, MaskMaker, Masks, Scribble, Tracker
 
 MOST_INTERACTIONS = 8
 """With a clip, from one start (the challenge's)."""
@@ -206,6 +206,62 @@ def play(start: Start, begin: SessionMaker, rules: Rules, *, clock: Callable[[],
         on_frames, drawn = board.worst_lines() if carry_on else (on_frames[-1:], board.lines_on(on_frames[-1]))
         if not on_frames:
             return
+
+
+class Step(Protocol):
+    """One frame that was reached."""
+
+    @property
+    def frame(self) -> Frame:
+        """Which."""
+        ...
+
+    @property
+    def masks(self) -> Masks:
+        """Its masks."""
+        ...
+
+
+class Verbs(Protocol):
+    """What an interactive session of the package can do, as far as it matters here."""
+
+    @property
+    def pending_frames(self) -> list[int]:
+        """The frames that were given and not carried on yet."""
+        ...
+
+    def masks(self, frame_index: int) -> Masks:
+        """The masks of a frame as they are now."""
+        ...
+
+    def interact(self, *interactions: Interaction) -> Masks:
+        """The masks of a frame after strokes on it."""
+        ...
+
+    def propagate(self) -> Generator[Step]:
+        """Carries given masks to the other frames."""
+        ...
+
+
+class DrivenSession:
+    """A session that drives the one that people work with.
+
+    A line that says where an object is not is left out while there is nothing of the object on the frame: a person would not draw it.
+    """
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    def interact(self, frame_index: int, scribbles: Sequence[Scribble], *, carry_on: bool) -> Generator[tuple[int, Masks]]:
+        """See `Session`."""
+        masks = self._verbs.masks(frame_index)
+        there = {one.object_id for one in scribbles if one.positive} | set(np.unique(masks.labels().cpu().numpy()).tolist())
+        if strokes := [one for one in scribbles if one.object_id in there]:
+            masks = self._verbs.interact(*strokes)
+        yield frame_index, masks
+        if carry_on and self._verbs.pending_frames:
+            for step in self._verbs.propagate():
+                yield step.frame.index, step.masks
 
 
 class RoundsSession:

@@ -208,7 +208,7 @@ def _removable() -> bytes:
     bits = (np.arange(256)[:, None] >> np.arange(8)) & 1 == 1
     n, ne, e, se, s, sw, w, nw = bits.T
     crossings = sum((~a & (b | c)).astype(int) for a, b, c in ((n, ne, e), (e, se, s), (s, sw, w), (w, nw, n)))  # Hilditch 1969
-    return ((crossings == 1) & (bits.sum(axis=1) >= 2)).tobytes()
+    return bytes(((crossings == 1) & (bits.sum(axis=1) >= 2)).tolist())
 
 
 def _crossing(path: Path, region: Mask) -> Path:
