@@ -7,7 +7,7 @@ nodes left out; a Bezier curve through the path; the frame with the lowest mean 
 
 What is not:
 
-- Of pixels that the medial axis may lose in any order, the official one chooses at random; here the order is fixed. The code is ours: OpenCV's main
+- Of pixels that the medial axis may lose in any order, the official one draws the order; here it is fixed. The code is ours: OpenCV's main
   package has no skeletons, and scikit-image with SciPy is much to install for thirty lines.
 - A curve that would leave the error region is smoothed in shorter pieces. The official one may run through pixels that were right all along.
 - Points are whole pixels, and as many as the curve needs; the official ones are a thousand samples.
