@@ -1,4 +1,4 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | track | growth] ...`."""
+"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | track | growth] ...`."""
 
 import platform
 import sys
@@ -6,9 +6,9 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, growth, mast, track
+from bench import affinity, aot, growth, mast, mivos, track
 
-BENCHMARKS = {"affinity": affinity.main, "mast": mast.main, "aot": aot.main, "track": track.main, "growth": growth.main}
+BENCHMARKS = {"affinity": affinity.main, "mast": mast.main, "aot": aot.main, "mivos": mivos.main, "track": track.main, "growth": growth.main}
 
 
 def main(names: list[str]) -> int:

@@ -133,3 +133,12 @@ def test_a_mask_memory_survives_the_way_through_its_state() -> None:
 def test_a_mask_memory_with_nothing_in_it_cannot_be_read() -> None:
     with pytest.raises(PropagationError, match="frame 4 cannot be predicted"):
         MaskMemory(MAST).references(4)
+
+
+def test_a_dropped_step_is_gone_even_if_it_was_given() -> None:
+    memory: FrameMemory[str] = FrameMemory(MemorySchedule(), len)
+    memory.add(0, "first", given=True)
+    memory.add(1, "second", given=True)
+    memory.drop(0)
+    memory.drop(7)
+    assert [entry for _, entry, _ in memory] == ["second"]

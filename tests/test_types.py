@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotoscope.errors import InputError, MaskError
-from rotoscope.types import Box, Clicks, Detector, Frame, Fuser, MaskMaker, Masks, Painted, Propagator, Scribble, Tracker
+from rotoscope.types import Box, Change, Clicks, Detector, Frame, Fuser, MaskMaker, Masks, Painted, Propagator, Scribble, Tracker
 
 label_maps = st.integers(1, 9).flatmap(
     lambda width: st.lists(
@@ -95,3 +95,13 @@ def test_interactions_refuse_what_is_not_finite_or_does_not_exist() -> None:
 def test_the_protocols_can_be_checked_at_run_time() -> None:
     for protocol in (Propagator, Tracker, MaskMaker, Fuser, Detector):
         assert not isinstance(object(), protocol)
+
+
+def test_a_change_is_what_was_added_and_what_was_taken_away() -> None:
+    before = Masks.from_labels(torch.tensor([[1, 1, 0, 2]]), [1, 2])
+    after = Masks.from_labels(torch.tensor([[0, 1, 1, 2]]), [2, 1, 7])
+    change = Change.between(4, before, after)
+    assert change.object_ids == (2, 1, 7)
+    assert change.maps[1].tolist() == [[[0, 0, 1, 0]], [[1, 0, 0, 0]]]
+    assert float(change.maps[[0, 2]].abs().max()) == 0
+    assert torch.equal(Change.between(4, None, after).maps[:, 0], after.probs[1:])

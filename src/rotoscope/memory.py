@@ -104,6 +104,10 @@ class FrameMemory(Generic[Entry]):
             del self._slots[old]
         self._fit_budget(newest=step)
 
+    def drop(self, step: int) -> None:
+        """Forget one step, also if it was given: a newer mask of that frame takes its place."""
+        self._slots.pop(step, None)
+
     def references(self, target: int) -> list[tuple[int, Entry]]:
         """The entries that serve a target step, as (step, entry), by ascending step."""
         before = [step for step in sorted(self._slots) if step < target]

@@ -247,6 +247,38 @@ class Propagator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a correction changed in the masks of a frame.
+
+    Attributes:
+        frame_index: of the corrected frame.
+        object_ids: one for each pair of maps.
+        maps: how much of each pixel was added to the object (first) and taken from it (second), in 0..1.
+    """
+
+    frame_index: int
+    object_ids: tuple[int, ...]
+    maps: Float[Tensor, "n 2 h w"]
+
+    @classmethod
+    def between(cls, frame_index: int, before: Masks | None, after: Masks) -> "Change":
+        """The change from earlier masks, or from none, to those of a correction, for the objects of the latter."""
+        difference = after.probs[1:]
+        if before is not None:
+            difference = difference - before.select(after.object_ids).probs[1:].to(difference)
+        return Change(frame_index, after.object_ids, torch.stack((difference.clamp(0, 1), (-difference).clamp(0, 1)), dim=1))
+
+
+@runtime_checkable
+class ChangeCarrier(Protocol):
+    """A propagator that can also say where the places that a correction changed are in another frame."""
+
+    def carry(self, change: Change, frame: Frame) -> Float[Tensor, "n 2 h w"]:
+        """The maps of the change as they would be on a frame, at the size of its masks. The corrected frame is remembered as given."""
+        ...
+
+
 @runtime_checkable
 class Tracker(Protocol):
     """A model with its weights, ready to follow objects; one may serve many clips and threads."""
@@ -278,6 +310,15 @@ class MaskMaker(Protocol):
 class Fuser(Protocol):
     """A model that joins an earlier result with a newer one."""
 
-    def fuse(self, frame: Frame, earlier: Masks, newer: Masks, *, nearness: float) -> Masks:
-        """The fused masks; `nearness` in 0..1 says how near the frame is to the newer interaction (1 = on it)."""
+    def fuse(self, frame: Frame, earlier: Masks, newer: Masks, *, nearness: float, change: Float[Tensor, "n 2 h w"] | None = None) -> Masks:
+        """The fused masks, over the objects of the newer ones. An object that the earlier masks do not list stays as the newer ones have it.
+
+        Args:
+            frame: that all is about.
+            earlier: result of an earlier round.
+            newer: result of this round.
+            nearness: how near the frame is to the newer interaction, in 0..1 (1 = on it).
+            change: what the newer interaction changed, carried to this frame (`ChangeCarrier`), for each object of the newer masks; None where
+                the tracker cannot tell.
+        """
         ...

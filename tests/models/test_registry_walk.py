@@ -1,5 +1,6 @@
 """What every tracker of the registry must do, whatever its name: a new row is tested by being there."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ KEYS = {
     "mast": (PARITY_DATA / "mast" / "keys.json", "mast"),
     "aot-t": (PARITY_DATA / "aot" / "keys.json", "aott"),
     "deaot-t": (PARITY_DATA / "aot" / "keys.json", "deaott"),
+    "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
 }
 LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module == "aot"} - KEYS.keys()
 """The same code with more or wider layers; their parity tests build and run them."""
 TRACKERS = [spec.name for spec in registry.list_models("track") if spec.name not in LARGER_SIBLINGS]
 
 
+@cache
 def checkpoint_of(name: str) -> Checkpoint:
     """The weights that ship, or synthetic ones under the official names."""
     path = registry.SHIPPED_WEIGHTS / f"{name}.safetensors"

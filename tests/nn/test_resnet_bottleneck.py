@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from rotoscope.nn.conv_norm import FrozenBatchNorm2d
 from rotoscope.nn.resnest import ResNeSt, SplitAttention
-from rotoscope.nn.resnet_bottleneck import RESNET101_BLOCKS, ResNet
+from rotoscope.nn.resnet_bottleneck import RESNET101_BLOCKS, ConvStyle, ResNet, resnet_rules
 
 TINY = [lambda: ResNet((1, 2, 1), width=8), lambda: ResNeSt((1, 2, 1), width=8)]
 Build = Callable[[], nn.Module]
@@ -107,3 +108,36 @@ def test_split_attention_without_preference_is_the_mean_of_its_splits() -> None:
     x = torch.randn(1, 4, 5, 6)
     splits = F.relu(attention.splits(x))
     torch.testing.assert_close(attention(x), (splits[:, :4] + splits[:, 4:]) / 2)
+
+
+def test_a_fourth_stage_stays_at_stride_16_and_dilates_all_but_its_first_block() -> None:
+    encoder = ResNet((1, 1, 1, 3), width=8, inputs=6).eval()
+    with torch.inference_mode():
+        maps = encoder(torch.randn(1, 6, 35, 50))
+    assert tuple(maps[3].shape) == (1, 256, 3, 4)
+    assert encoder.channels == (32, 64, 128, 256)
+    assert [block.spatial.conv.dilation for block in encoder.stage4] == [(1, 1), (2, 2), (2, 2)]
+
+
+def test_biases_and_learning_normalisations_are_folded_too() -> None:
+    encoder = ResNet((1, 1, 1), width=8, style=ConvStyle(bias=True, frozen=False))
+    encoder.train()
+    for _ in range(3):
+        encoder(torch.randn(4, 3, 64, 64) + 1)  # statistics follow
+    encoder.eval()
+    assert encoder.stem.norm.weight.requires_grad
+    image = torch.randn(1, 3, 35, 50)
+    with torch.inference_mode():
+        before = encoder(image)
+        encoder.fold()
+        after = encoder(image)
+    for first, second in zip(before, after, strict=True):
+        torch.testing.assert_close(second, first, atol=1e-4, rtol=1e-4)
+
+
+def test_the_rules_name_every_official_key_once() -> None:
+    rules = resnet_rules("backbone.", "encoder.", first_stage="res2")
+    apply = lambda key: [re.fullmatch(pattern, key).expand(name) for pattern, name in rules if re.fullmatch(pattern, key)]  # noqa: E731
+    assert apply("backbone.res2.0.downsample.1.running_mean") == ["encoder.stage1.0.shortcut.norm.running_mean"]
+    assert apply("backbone.layer4.2.conv2.bias") == ["encoder.stage4.2.spatial.conv.bias"]
+    assert apply("other.backbone.conv1.weight") == []

@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given, settings
 
-from rotoscope.ops.aggregate import average, merge_groups
+from rotoscope.ops.aggregate import average, join_objects, merge_groups
 
 
 def distributions(sizes: list[int]) -> list[torch.Tensor]:
@@ -37,3 +37,22 @@ def test_averaging_gives_a_distribution_and_leaves_its_inputs():
     assert torch.allclose(average([first, second]), (first + second) / 2)
     assert torch.equal(first, kept)
     assert torch.equal(average([first]), first)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 5), st.booleans(), st.one_of(st.none(), st.floats(0.01, 0.99)))
+def test_joined_objects_are_a_distribution(count, hard, background):
+    probs = torch.rand(count, 3, 4).round(decimals=1)  # with zeros and ones
+    joined = join_objects(probs, background=background, hard=hard)
+    assert joined.shape == (1 + count, 3, 4)
+    assert torch.allclose(joined.sum(dim=0), torch.ones(3, 4), atol=1e-5)
+
+
+def test_an_object_alone_wins_where_it_is_more_probable_than_not():
+    probs = torch.rand(1, 30, 40)
+    assert torch.equal(join_objects(probs)[1] > 0.5, probs[0] > 0.5)
+
+
+def test_the_largest_channel_takes_nearly_all_when_joined_hard():
+    probs = torch.tensor([0.2, 0.7, 0.6]).view(3, 1, 1)
+    assert join_objects(probs, hard=True).flatten().tolist() == [0, 0, 1, 0]

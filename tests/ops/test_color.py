@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from rotoscope.ops.color import lab_to_rgb, quantise, rgb_to_lab, rgb_to_lab_tabulated
+from rotoscope.ops.color import imagenet_normalised, lab_to_rgb, quantise, rgb_to_lab, rgb_to_lab_tabulated
 
 
 def opencv_lab(image: Tensor) -> Tensor:
@@ -75,3 +75,8 @@ def test_quantised_levels_cover_the_range(levels: int, value: float) -> None:
     if -0.99 < value < 0.99:
         width = 2 / levels
         assert -1 + level * width - 1e-5 <= value <= -1 + (level + 1) * width + 1e-5
+
+
+def test_the_mean_of_imagenet_becomes_zero() -> None:
+    image = torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None].expand(3, 2, 2)
+    assert float(imagenet_normalised(image).abs().max()) < 0.01

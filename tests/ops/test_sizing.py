@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
+from rotoscope.ops.sizing import border_between, border_to_multiple, resize_cubic, resize_labels, working_size
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,3 +43,25 @@ def test_resized_labels_are_labels_and_reach_every_cell():
 @pytest.mark.parametrize("hw", [(9, 11), (3, 4)])
 def test_cubic_resizing_keeps_a_constant_and_any_leading_axes(hw):
     assert torch.allclose(resize_cubic(torch.full((3, 5, 7), 0.5), hw), torch.full((3, *hw), 0.5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([8, 16, 32]))
+def test_a_border_centres_the_frame_and_can_be_cut_again(height, width, stride):
+    border = border_to_multiple((height, width), stride)
+    maps = torch.rand(2, height, width)
+    padded = border.add(maps)
+    assert padded.shape[1] % stride == padded.shape[2] % stride == 0
+    assert padded.shape[1] - height < stride
+    assert padded.shape[2] - width < stride
+    assert border.right - border.left in (0, 1)
+    assert border.bottom - border.top in (0, 1)
+    assert torch.equal(border.cut(padded), maps)
+    assert torch.allclose(padded.sum(), maps.sum())
+
+
+def test_a_frame_that_fits_gets_no_border():
+    maps = torch.rand(3, 32, 48)
+    assert tuple(border_to_multiple((32, 48), 16)) == (0, 0, 0, 0)
+    assert border_to_multiple((32, 48), 16).add(maps) is maps
+    assert tuple(border_between((480, 854), (480, 864))) == (5, 5, 0, 0)

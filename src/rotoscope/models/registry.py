@@ -11,9 +11,10 @@ from rotoscope.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from rotoscope.models.checkpoints import Checkpoint, RenameRules
-    from rotoscope.types import Tracker
+    from rotoscope.types import Fuser, MaskMaker, Tracker
 
-Task = Literal["track", "detect"]
+Task = Literal["track", "detect", "interact", "fuse"]
+"""What a model does: follow objects, find them, make masks of interactions, join the results of two rounds."""
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -105,7 +106,43 @@ _AOT_ROWS = tuple(
     for name, (summary, stem, published) in _AOT_SUMMARIES.items()
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS)}
+_MIVOS_PAPER = "Cheng, Tai and Tang, MiVOS, CVPR 2021"
+_MIVOS_ORIGIN = "the link in the README of the official repository (hkchengrex/MiVOS)"
+_MIVOS_ROWS = (
+    ModelSpec(
+        name="mivos",
+        task="track",
+        module="mivos",
+        summary="space-time memory read by its top 50 cells, for masks given on any frames",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("propagation_model.pth",),
+        published="J&F 84.5 on DAVIS-2017 val; AUC 87.9 on DAVIS interactive, with s2m and fusion",
+    ),
+    ModelSpec(
+        name="s2m",
+        task="interact",
+        module="s2m",
+        summary="scribbles to masks, by DeepLabV3+",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("s2m.pth",),
+    ),
+    ModelSpec(
+        name="fusion",
+        task="fuse",
+        module="fusion",
+        summary="joins the masks before and after a correction, minding what it changed",
+        paper=_MIVOS_PAPER,
+        origin=_MIVOS_ORIGIN,
+        licence="MIT (the repository's)",
+        official_files=("fusion.pth",),
+    ),
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 
 
@@ -175,9 +212,31 @@ def load(name: str = "default", *, weights: str | Path | None = None, device: st
         >>> tracker = rotoscope.load("mast-lite", device="cpu")
         >>> propagator = tracker.start(max_memory_bytes=512 * 2**20)
     """
+    tracker: Tracker = _load(name, "track", weights, device, settings)
+    return tracker
+
+
+def load_mask_maker(name: str = "s2m", *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "MaskMaker":
+    """A model that makes masks of interactions, with its weights; the arguments and errors are those of `load`."""
+    maker: MaskMaker = _load(name, "interact", weights, device, settings)
+    return maker
+
+
+def load_fuser(name: str = "fusion", *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "Fuser":
+    """A model that joins the results of two rounds, with its weights; the arguments and errors are those of `load`."""
+    fuser: Fuser = _load(name, "fuse", weights, device, settings)
+    return fuser
+
+
+def _load(name: str, task: Task, weights: str | Path | None, device: str, settings: Mapping[str, object]) -> Any:
     from rotoscope.models.checkpoints import read_checkpoint
 
     spec = spec_of(name)
+    if spec.task != task:
+        message = (
+            f"'{spec.name}' is not made for this: its task is '{spec.task}'; models that {task}: {', '.join(row.name for row in list_models(task))}"
+        )
+        raise InputError(message)
     path = Path(weights) if weights is not None else find_weights(spec).path
     if path is None:
         files = " or ".join(spec.official_files) or "a weights file"
@@ -189,8 +248,8 @@ def load(name: str = "default", *, weights: str | Path | None = None, device: st
     return build(spec, read_checkpoint(path), device=pick_device(device), settings=settings)
 
 
-def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str, settings: Mapping[str, object] | None = None) -> "Tracker":
-    """The model of a row with the weights of a checkpoint.
+def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str, settings: Mapping[str, object] | None = None) -> Any:
+    """The model of a row with the weights of a checkpoint: a Tracker, MaskMaker or Fuser, by its task.
 
     Raises:
         CheckpointError: the checkpoint is of another model, or does not fit.
@@ -200,8 +259,7 @@ def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str, settings: M
         message = f"{checkpoint.path} holds weights of '{checkpoint.model}', not of '{spec.name}'; use --model {checkpoint.model}"
         raise CheckpointError(message)
     module = module_of(spec)
-    tracker: Tracker = module.build(_with_settings(spec, module.VARIANTS[spec.name], settings or {}), checkpoint, device)
-    return tracker
+    return module.build(_with_settings(spec, module.VARIANTS[spec.name], settings or {}), checkpoint, device)
 
 
 def _with_settings(spec: ModelSpec, config: Any, settings: Mapping[str, object]) -> Any:

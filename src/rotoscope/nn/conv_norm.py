@@ -1,4 +1,4 @@
-"""Convolutions with frozen batch normalisation: the statistics are given with the weights and never change, also while training."""
+"""Convolutions with batch normalisation. A frozen one has its statistics from the weights, and they never change, also while training."""
 
 from collections.abc import Iterable
 
@@ -35,7 +35,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution padded to keep the grid (up to its stride), and its frozen batch normalisation; no activation.
+    """A convolution padded to keep the grid (up to its stride), and its batch normalisation; no activation.
 
     Args:
         inputs: channels that come in.
@@ -45,12 +45,24 @@ class ConvNorm(nn.Module):
         dilation: distance of the window's samples; the padding grows with it.
         groups: of channels that see each other.
         bias: whether the convolution has a bias of its own in front of the normalisation.
+        frozen: the normalisation never changes; otherwise it is torch's own, whose scale and shift learn, and whose statistics follow in `train()`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1, bias: bool = False) -> None:
+    def __init__(  # noqa: PLR0913 - a constructor of a network part
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        frozen: bool = True,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
-        self.norm: nn.Module = FrozenBatchNorm2d(outputs)
+        self.norm: nn.Module = FrozenBatchNorm2d(outputs) if frozen else nn.BatchNorm2d(outputs)
         self._is_product = False
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
@@ -62,10 +74,12 @@ class ConvNorm(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Put the normalisation into the convolution's weight and bias, once; a second call does nothing."""
-        if not isinstance(self.norm, FrozenBatchNorm2d):
-            return
+        """Put the normalisation, with its stored statistics, into the convolution's weight and bias, once; a second call does nothing."""
         norm, conv = self.norm, self.conv
+        if not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+            return
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
         before = 0.0 if conv.bias is None else conv.bias.double()
         shift = norm.bias.double() + (before - norm.running_mean.double()) * scale

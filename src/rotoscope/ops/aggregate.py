@@ -8,6 +8,25 @@ from torch import Tensor
 
 _LEAST = 1e-5
 """Probabilities are cut to this distance from 0 and 1 before their log-odds are taken (AOT's official code)."""
+_LEAST_ALONE = 1e-7
+"""The same for objects that were segmented one by one (MiVOS, official code)."""
+_HARDNESS = 1000.0
+"""What log-odds are multiplied by to make a distribution almost certain (MiVOS, official code)."""
+
+
+def join_objects(probs: Float[Tensor, "n h w"], *, background: float | None = None, hard: bool = False) -> Float[Tensor, "channels h w"]:
+    """A distribution over the background and n objects that were segmented one by one: a softmax over their log-odds.
+
+    A pixel is background if no object claims it: the background's probability is the product of (1 - p) (Oh et al., RGMP, CVPR 2018, eq. 3).
+
+    Args:
+        probs: the probability of each object, in 0..1; they need not sum to 1.
+        background: the background's probability instead, one for all pixels.
+        hard: the largest channel takes nearly all.
+    """
+    empty = (1 - probs).prod(dim=0, keepdim=True) if background is None else probs.new_full((1, *probs.shape[1:]), background)
+    logits = torch.logit(torch.cat((empty, probs)).clamp(_LEAST_ALONE, 1 - _LEAST_ALONE))
+    return (logits * _HARDNESS if hard else logits).softmax(dim=0)
 
 
 def merge_groups(probs: Sequence[Float[Tensor, "_ h w"]]) -> Float[Tensor, "channels h w"]:

@@ -1,4 +1,4 @@
-"""RGB to CIE Lab under D65 by the formula and as OpenCV tabulates it, Lab to RGB, and quantisation."""
+"""Colours for networks: ImageNet's normalisation, RGB to CIE Lab by formula (D65) and as OpenCV tabulates it, Lab to RGB, quantisation."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,6 +25,15 @@ _ROOT_ABOVE = (
 )
 _ROOT_BELOW = (14.80884093219134573786480845, 151.9714051044435648658557668, 168.5254414101568283957668343, 33.9905941350215598754191872, 1.0)
 """The polynomials of OpenCV's cube root, highest power first."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB in 0..1 over ImageNet, as all weights that began there expect."""
+
+
+def imagenet_normalised(image: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
+    """A picture as networks take it that began with ImageNet weights: in 0..1, less the mean, over the deviation."""
+    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image.float() / 255 - mean) / std
 
 
 def rgb_to_lab(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:

@@ -1,7 +1,9 @@
 """At which size a network sees a frame, and how frames and labels get there."""
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -54,3 +56,33 @@ def resize_labels(labels: Int64[Tensor, "h w"], hw: tuple[int, int]) -> Int64[Te
     if tuple(labels.shape) == hw:
         return labels
     return F.interpolate(labels[None, None].float(), size=hw, mode="nearest")[0, 0].long()
+
+
+class Border(NamedTuple):
+    """Pixels around a frame, on each side."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    def add(self, maps: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h2 w2"]:
+        """The maps inside a border of zeros."""
+        return F.pad(maps, tuple(self)) if any(self) else maps
+
+    def cut(self, maps: Shaped[Tensor, "*b h2 w2"]) -> Shaped[Tensor, "*b h w"]:
+        """The maps without the border: a view."""
+        height, width = maps.shape[-2:]
+        return maps[..., self.top : height - self.bottom, self.left : width - self.right]
+
+
+def border_between(inner: tuple[int, int], outer: tuple[int, int]) -> Border:
+    """The border that centres a frame on a canvas; an odd pixel goes to the right or the bottom."""
+    rows, columns = outer[0] - inner[0], outer[1] - inner[1]
+    return Border(columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+
+
+def border_to_multiple(hw: tuple[int, int], stride: int) -> Border:
+    """The border that makes both sides multiples of the stride: none if they are."""
+    height, width = hw
+    return border_between(hw, (-(-height // stride) * stride, -(-width // stride) * stride))

@@ -67,14 +67,19 @@ def _step(frame: Frame, propagator: Propagator, given: Masks | None, *, fresh: b
     if fresh and given is None:
         message = f"the pass starts at frame {frame.index}, for which no mask is given; start it at a frame with a mask"
         raise InputError(message)
-    predicted = None if fresh else _predict(frame, propagator)
+    predicted = None if fresh else checked_prediction(frame, propagator)
     masks = predicted if given is None else merge_given(predicted, given)
     assert masks is not None, "a frame has a given mask, a predicted one, or both"
     propagator.remember(frame, masks, given=given is not None)
     return masks
 
 
-def _predict(frame: Frame, propagator: Propagator) -> Masks:
+def checked_prediction(frame: Frame, propagator: Propagator) -> Masks:
+    """What a propagator predicts, if its numbers are finite.
+
+    Raises:
+        PropagationError: they are not.
+    """
     masks = propagator.predict(frame)
     if not bool(torch.isfinite(masks.probs).all()):
         message = f"the model gave numbers that are not finite on frame {frame.index}; check its weights, or use --precision float32"

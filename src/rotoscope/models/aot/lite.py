@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rotoscope.nn.conv_norm import freeze_parameters
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
 _STAGES = LITE0_STAGES[:5]
 """As far as the 112-channel stage, like the ImageNet weights that ship; on frames of 16n + 1 pixels its cells lie on every 16th pixel."""
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from rotoscope.errors import InputError, MaskError, MemoryBudgetError, PropagationError
 from rotoscope.memory import FrameCache
 from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
-from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
 from rotoscope.ops.aggregate import merge_groups
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
 from rotoscope.types import Frame, Masks
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rotoscope.models.aot import VARIANTS, AotNetwork, official_names
-from rotoscope.models.aot.lite import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint, rename
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
