@@ -26,7 +26,7 @@ class Drawing:
     frames: Sequence[Frame]
     maker: MaskMaker | None
 
-    def stroke(self, frame_index: int, strokes: Sequence[Stroke], region: Sequence[float] | None) -> Masks:
+    def stroke(self, frame_index: int, strokes: Sequence[Stroke], region: Sequence[int | float] | None) -> Masks:
         """The masks of a frame after strokes that count together with those before them."""
         if self.maker is None:
             message = "strokes need a model that makes masks of them; open the session with a mask_maker, or paint masks"
@@ -43,7 +43,7 @@ class Drawing:
             touched = list(dict.fromkeys(stroke.object_id for stroke in strokes))
             return self._record(frame_index, masks, touched, (base_key, together))
 
-    def painted(self, frame_index: int, painted: Sequence[Painted], region: Sequence[float] | None) -> Masks:
+    def painted(self, frame_index: int, painted: Sequence[Painted], region: Sequence[int | float] | None) -> Masks:
         """The masks of a frame after objects were painted anew; with a region, in there alone."""
 
         def change(masks: Masks) -> Masks:

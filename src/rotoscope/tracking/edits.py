@@ -85,7 +85,7 @@ def make_masks(maker: MaskMaker, frame: Frame, strokes: Strokes, base: Masks) ->
     return Masks(probs, ids)
 
 
-def checked_region(region: Sequence[float], hw: tuple[int, int]) -> Region:
+def checked_region(region: Sequence[int | float], hw: tuple[int, int]) -> Region:
     """A region in whole pixels, cut to the frame.
 
     Raises:

@@ -168,6 +168,8 @@ def read_log(path: Path) -> tuple[list[Event], str | None]:
                     return events, f"event {len(events) + 1} does not fit its digest"
                 events.append(Event(number, kind, json.loads(text)))
                 digest = stated
+    except InputError:
+        raise
     except (sqlite3.Error, ValueError, TypeError, AttributeError, OverflowError) as error:  # damaged bytes come out as any type
         return events, str(error)
     return events, None
@@ -237,6 +239,6 @@ def _cannot_write(path: Path, error: Exception) -> OutputError:
         return OutputError(
             f"the disk is full: {path} could not be written; this step was not done and nothing is lost. Free some space and try again"
         )
-    if "readonly" in str(error) or not os.access(path.parent, os.W_OK):
+    if "readonly" in str(error) or (path.parent.is_dir() and not os.access(path.parent, os.W_OK)):
         return OutputError(f"{path} is not writable; check the permissions of {path.parent}")
     return OutputError(f"{path} could not be written: {error}")

@@ -25,7 +25,7 @@ from rotoscope.types import Box, Clicks, Frame, Fuser, Interaction, MaskMaker, M
 
 __all__ = ["Budget", "InteractiveSession", "ObjectInfo", "PropagationStep"]
 
-Points = Sequence[Sequence[float]] | Tensor
+Points = Sequence[Sequence[int | float]] | Tensor
 """Places (x, y) in pixels of the original frame."""
 
 
@@ -149,7 +149,7 @@ class InteractiveSession:
         self._drawing.check_frame(frame_index)
         return frame_index in self._state.masks
 
-    def add_object(self, object_id: int | None = None, *, name: str = "", colour: tuple[int, int, int] | None = None) -> ObjectInfo:
+    def add_object(self, object_id: int | None = None, *, name: str = "", colour: Sequence[int] | None = None) -> ObjectInfo:
         """A new object; strokes add theirs by themselves.
 
         Args:
@@ -176,7 +176,7 @@ class InteractiveSession:
             info = self._state.object(object_id)
             self._project.record("object", object_json(ObjectInfo(object_id, name, info.colour)))
 
-    def recolour_object(self, object_id: int, colour: tuple[int, int, int]) -> None:
+    def recolour_object(self, object_id: int, colour: Sequence[int]) -> None:
         """Give an object another colour: red, green, blue in 0..255.
 
         Raises:
@@ -196,7 +196,7 @@ class InteractiveSession:
             self._state.object(object_id)
             self._project.record("remove", {"object_id": object_id})
 
-    def interact(self, *interactions: Interaction, region: Sequence[float] | None = None) -> Masks:
+    def interact(self, *interactions: Interaction, region: Sequence[int | float] | None = None) -> Masks:
         """Masks of the frame after one or more strokes on it, done as one step; they may be about several objects.
 
         Strokes on a frame count together, from its masks at the first of them, until `accept`, `propagate`, or something painted or erased. With a
@@ -228,14 +228,14 @@ class InteractiveSession:
         points: Points,
         labels: Sequence[int] | Tensor | None = None,
         *,
-        region: Sequence[float] | None = None,
+        region: Sequence[int | float] | None = None,
     ) -> Masks:
         """Masks of the frame after clicks at `points` (x, y), in pixels; `labels` are 1 on the object and 0 off it, by default all 1."""
         places = _places(points)
         signs = torch.ones(len(places), dtype=torch.bool) if labels is None else _checked_labels(labels, len(places))
         return self.interact(Clicks(frame_index, object_id, places, signs), region=region)
 
-    def add_box(self, frame_index: int, object_id: int, xyxy: Sequence[float] | Tensor, *, region: Sequence[float] | None = None) -> Masks:
+    def add_box(self, frame_index: int, object_id: int, xyxy: Sequence[int | float] | Tensor, *, region: Sequence[int | float] | None = None) -> Masks:
         """Masks of the frame after a box `(x0, y0, x1, y1)` around the object."""
         corners = torch.as_tensor(xyxy, dtype=torch.float32).reshape(-1)
         if len(corners) != 4:
