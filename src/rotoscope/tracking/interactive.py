@@ -235,7 +235,9 @@ class InteractiveSession:
         signs = torch.ones(len(places), dtype=torch.bool) if labels is None else _checked_labels(labels, len(places))
         return self.interact(Clicks(frame_index, object_id, places, signs), region=region)
 
-    def add_box(self, frame_index: int, object_id: int, xyxy: Sequence[int | float] | Tensor, *, region: Sequence[int | float] | None = None) -> Masks:
+    def add_box(
+        self, frame_index: int, object_id: int, xyxy: Sequence[int | float] | Tensor, *, region: Sequence[int | float] | None = None
+    ) -> Masks:
         """Masks of the frame after a box `(x0, y0, x1, y1)` around the object."""
         corners = torch.as_tensor(xyxy, dtype=torch.float32).reshape(-1)
         if len(corners) != 4:
