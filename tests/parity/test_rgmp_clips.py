@@ -56,7 +56,7 @@ def differing(labels: Tensor, clip: str, key: str = "labels") -> float:
     return float((labels != arrays(f"clip_{clip}")[key][: len(labels)]).double().mean())
 
 
-@pytest.mark.parametrize(("clip", "num_frames"), [("so", 6), ("mo2", 3), ("mo3_odd", 6)])  # the rest of mo2 is within the tolerance too
+@pytest.mark.parametrize(("clip", "num_frames"), [("so", 6), ("mo2", 3), ("mo3_odd", 4)])  # the rest is within the tolerance too
 def test_clip(clip: str, num_frames: int) -> None:
     propagator, labels = run(clip, num_frames=num_frames)
     expected = arrays(f"clip_{clip}")

@@ -23,7 +23,7 @@ class RgmpConfig:
             code with False, which changes 7 to 16 % of the pixels.
         always_pad: add rows and columns up to the next multiple of 32 even where the frame is one already, as officially.
         aggregation: how the guesses of several objects become one; see `ops.aggregate.aggregate`.
-        passes_at_once: how many objects (the merged foreground is one more) go through the network together: memory against speed.
+        passes_at_once: how many objects (the merged foreground is one more) go through the network together at most; fewer at large sizes on a CPU.
 
     Raises:
         InputError: no scales, or one out of range, or no passes at once.
