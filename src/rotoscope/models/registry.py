@@ -81,6 +81,15 @@ _ROWS = (
         official_files=("weights.pth",),
         published="J&F 81.8 on DAVIS-2016 val, 66.7 on DAVIS-2017 val",
     ),
+    ModelSpec(
+        name="rgmp-lite",
+        task="track",
+        module="rgmp",
+        summary="RGMP's design on EfficientNet-Lite0, half as wide",
+        paper="Oh et al., CVPR 2018 (design); Tan and Le, ICML 2019 (encoder)",
+        origin="your own training: `rotoscope train rgmp-lite --data IMAGES`",
+        licence="none: there are no weights to download",
+    ),
 )
 
 _LITE_ROW = ModelSpec(
