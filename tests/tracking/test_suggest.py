@@ -72,17 +72,15 @@ def iou(one: Masks, other: Masks) -> float:
 
 
 def test_suggested_frames_are_worth_more_than_evenly_spread_ones() -> None:
-    seeds = range(6)
+    seeds = range(3)
     suggested, even = ([quality_after_corrections(seed, uniform=uniform) for seed in seeds] for uniform in (False, True))
-    assert sum(suggested) / len(suggested) > sum(even) / len(even) + 0.02
-    assert sum(one > other for one, other in zip(suggested, even, strict=True)) >= 4
+    assert sum(suggested) / len(suggested) > sum(even) / len(even) + 0.03
+    assert sum(one > other for one, other in zip(suggested, even, strict=True)) == 3
 
 
 def test_the_frame_in_most_doubt_comes_first_and_the_next_lies_elsewhere() -> None:
     facts = calm(40, {10: 0.6, 11: 0.58, 12: 0.5, 30: 0.4})
-    first, second = suggest(facts, [0], 40, 2)
-    assert first in (10, 11, 12)
-    assert second == 30
+    assert suggest(facts, [0], 40, 2) == [10, 30]
 
 
 def test_an_object_that_jumps_in_size_is_in_doubt() -> None:
@@ -92,9 +90,10 @@ def test_an_object_that_jumps_in_size_is_in_doubt() -> None:
 
 
 def test_frames_without_masks_are_in_the_greatest_doubt_and_distance_breaks_ties() -> None:
-    assert suggest({}, [], 9, 1) == [4]
+    assert suggest({}, [], 9, 1) == [0]
+    assert suggest(calm(9, {}) | {6: MaskFacts(1.0, {1: 100})}, [0, 1], 9, 1) == [6]
     sure = {index: MaskFacts(0.0, {1: 9}) for index in range(21)}
-    assert suggest(sure, [0], 21, 1)[0] >= 15
+    assert suggest(sure, [0], 21, 1)[0] == 20
 
 
 @settings(max_examples=40, deadline=None)
@@ -112,7 +111,7 @@ def test_suggestions_are_distinct_never_given_and_as_many_as_there_are(num_frame
 
 def test_facts_tell_sure_masks_from_doubtful_ones() -> None:
     sure, unsure = facts_of(disc(20, 0.1)), facts_of(disc(20, 3.0))
-    assert 0 <= sure.doubt < 0.05 < unsure.doubt <= 1
+    assert 0 <= sure.doubt < 0.1 < unsure.doubt <= 1
     assert sure.areas[1] == int((disc(20).labels() == 1).sum())
     assert facts_of(Masks(torch.ones((1, 4, 4)), ())) == MaskFacts(0.0, {})
     with pytest.raises(InputError, match="-2 frames"):

@@ -1,15 +1,15 @@
 """Which frames are most worth a person's look: where the masks are in doubt, spread so that one correction does not do the work of another.
 
 The doubt about a frame is the share of its objects' pixels that are expected to be wrong, going by the probabilities, and the jumps of their areas
-from frame to frame. A correction settles the doubt about its frame wholly, and that about others the less the further away they are, up to the next
-given frame. Frames are taken one by one, each the one that settles most of what is left: facility location by the greedy rule.
+from frame to frame. Where doubt sets in something went wrong, and a correction there mends what comes after; so a frame counts for its doubt and for
+how much more there is of it than in a neighbour. Each frame taken lowers what its neighbourhood counts for.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from rotoscope.errors import InputError
@@ -17,7 +17,7 @@ from rotoscope.types import Masks
 
 _JUMP_WEIGHT = 0.5  # an object that doubles its area within a frame counts like a third of its pixels in doubt
 _DISTANCE_WEIGHT = 0.05  # confident models err too, and the more the further they are from a given frame
-_REACH_SHARE = 0.15  # of the clip: how far away a correction settles 1/e of the doubt
+_REACH_SHARE = 0.15  # of the clip: how far away a frame that is taken lowers others by 1/e
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,14 @@ def suggest(facts: Mapping[int, MaskFacts], given: Collection[int], num_frames: 
         raise InputError(message)
     near = _nearness(num_frames)
     doubts = _doubts(facts, given, near)
-    settles = near * _same_section(given, num_frames)
-    settled = torch.zeros(num_frames)
-    chosen: list[int] = []
+    scores = doubts + _rises(doubts)
     free = torch.tensor([index not in given for index in range(num_frames)], dtype=torch.bool)
+    chosen: list[int] = []
     while len(chosen) < count and bool(free.any()):
-        gain = ((settles - settled).clamp(min=0) * doubts).sum(dim=1)
-        best = int(torch.where(free, gain, -1.0).argmax())
+        best = int(torch.where(free, scores, -1.0).argmax())
         chosen.append(best)
         free[best] = False
-        settled = torch.maximum(settled, settles[best])
+        scores = scores * (1 - near[best])
     return chosen
 
 
@@ -79,9 +77,16 @@ def _doubts(facts: Mapping[int, MaskFacts], given: Collection[int], near: Float[
     for index in range(len(near)):
         if index in facts:
             jumps = [_jump(facts[index], facts.get(other)) for other in (index - 1, index + 1)]
-            doubts[index] = min(facts[index].doubt + _JUMP_WEIGHT * max(jumps) + _DISTANCE_WEIGHT * float(apart[index]), 1.0)
+            doubts[index] = min(facts[index].doubt + _JUMP_WEIGHT * sum(jumps) / 2 + _DISTANCE_WEIGHT * float(apart[index]), 1.0)
     doubts[sorted(given)] = 0.0
     return doubts
+
+
+def _rises(doubts: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+    """How much more doubt there is about each frame than about the better of its neighbours."""
+    ends = torch.full((1,), torch.inf)
+    neighbours = torch.minimum(torch.cat((ends, doubts[:-1])), torch.cat((doubts[1:], ends)))
+    return (doubts - neighbours).clamp(min=0)
 
 
 def _jump(facts: MaskFacts, neighbour: MaskFacts | None) -> float:
@@ -97,11 +102,3 @@ def _nearness(num_frames: int) -> Float[Tensor, "t t"]:
     """For each two frames a measure that falls from 1 with the distance between them."""
     places = torch.arange(num_frames)
     return torch.exp(-(places[:, None] - places[None, :]).abs() / max(_REACH_SHARE * num_frames, 1.0))
-
-
-def _same_section(given: Collection[int], num_frames: int) -> Bool[Tensor, "t t"]:
-    """Whether two frames have no given frame between them."""
-    walls = torch.zeros(num_frames)
-    walls[sorted(given)] = 1
-    section = walls.cumsum(0)
-    return section[:, None] == section[None, :]
