@@ -142,8 +142,30 @@ _MIVOS_ROWS = (
     ),
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS)}
+_INTERACTIVE_ROWS = (
+    ModelSpec(
+        name="s2m-lite",
+        task="interact",
+        module="s2m_lite",
+        summary="clicks, boxes, lines and painted masks to masks, by EfficientNet-Lite0 and a light DeepLabV3+",
+        paper="ours; Chen et al., DeepLabV3+, ECCV 2018; Tan and Le, ICML 2019 (features)",
+        origin="`rotoscope train s2m-lite`",
+        licence="that of the images it is trained on",
+    ),
+    ModelSpec(
+        name="fusion-lite",
+        task="fuse",
+        module="fusion_lite",
+        summary="mixes the masks before and after a correction by nearness, and by what the picture shows",
+        paper="ours; after Cheng, Tai and Tang, MiVOS, CVPR 2021",
+        origin="`rotoscope train fusion-lite`",
+        licence="that of the images it is trained on",
+    ),
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
+DEFAULT_MASK_MAKER = "s2m-lite"
 
 
 @dataclass(frozen=True, slots=True)
