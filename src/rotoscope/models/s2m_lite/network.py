@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rotoscope.nn.conv_norm import ConvNorm, fold_frozen_norms
-from rotoscope.nn.efficientnet_lite import LITE0_STAGES, STEM_CHANNELS, EfficientNetLite, fold, normalise
+from rotoscope.nn.efficientnet_lite import LITE0_STAGES, STEM_CHANNELS, EfficientNetLite, normalise
 
 _STAGES = LITE0_STAGES[:5]
 """As far as the 112-channel stage, like the ImageNet weights that ship; on views of 16n + 1 pixels its cells lie on every 16th pixel."""
@@ -49,15 +49,11 @@ class LightPyramid(nn.Module):
 
 
 class S2mLiteNetwork(nn.Module):
-    """The whole of it. In training mode the encoder's batch normalisations keep their stored statistics.
+    """The whole of it. The encoder has its normalisations inside its convolutions from the start, like the ImageNet weights that ship."""
 
-    Args:
-        folded: the encoder has its normalisations inside its convolutions.
-    """
-
-    def __init__(self, *, folded: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = EfficientNetLite(_STAGES, folded=folded)
+        self.encoder = EfficientNetLite(_STAGES, folded=True)
         self.said_half = ConvNorm(4, _SAID, 3, stride=2, frozen=False)
         self.enter = nn.Conv2d(_SAID, STEM_CHANNELS, 1)
         self.said_quarter = ConvNorm(_SAID, _SAID, 3, stride=2, frozen=False)
@@ -85,17 +81,8 @@ class S2mLiteNetwork(nn.Module):
         merged = self.merge(torch.cat((_spread(F.relu(high), low.shape[2:]), low, quarter), dim=1))
         return _spread(self.classify(merged), image.shape[2:])
 
-    def train(self, mode: bool = True) -> "S2mLiteNetwork":  # noqa: FBT001, FBT002 - torch's signature
-        """Training mode for everything but the encoder's statistics."""
-        super().train(mode)
-        for module in self.encoder.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
     def fold(self) -> None:
-        """Put the normalisations into the convolutions, in place, for inference."""
-        self.encoder = fold(self.encoder.eval(), lambda: EfficientNetLite(_STAGES, folded=True))
+        """Put the other normalisations into their convolutions too, in place, for inference."""
         fold_frozen_norms(self)
 
 

@@ -60,9 +60,15 @@ _AOT_STAGES = {
     ":finetune": "one's own clips with masks, from weights",
 }
 _AOT_MODELS = ("deaot-lite", *(spec.name for spec in REGISTRY.values() if spec.module == "aot" and spec.name != "deaot-lite"))
-_ROWS = tuple(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items())
+_AOT_ROWS = tuple(
+    RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items()
+)
+_INTERACTIVE_ROWS = (
+    RecipeSpec("s2m-lite", "s2m", "s2m-lite on static images with masks, with simulated clicks, boxes and lines"),
+    RecipeSpec("s2m", "s2m", "s2m on static images with masks, with simulated lines"),
+)
 
-RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}
+RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in (*_AOT_ROWS, *_INTERACTIVE_ROWS)}
 
 
 def spec_of(name: str) -> RecipeSpec:
