@@ -3,7 +3,7 @@
 Example:
     >>> import rotoscope
     >>> [spec.name for spec in rotoscope.list_models()][:3]
-    ['mast-lite', 'mast', 'aot-t']
+    ['mast-lite', 'mast', 'rgmp']
 
 `import rotoscope` is quick: a name is imported when it is first used.
 """

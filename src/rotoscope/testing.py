@@ -14,12 +14,14 @@ def official_weights(keys_file: str | Path, model: str) -> dict[str, Tensor]:
     """Deterministic weights for every key of an official model; the same as those the stored official outputs were made with.
 
     Args:
-        keys_file: a `keys.json`: `models.NAME.KEY` with shape and dtype, `weight_gain`, and `overrides` with constants.
+        keys_file: a `keys.json`: `models.NAME.KEY` with shape and dtype, `weight_gain`, `overrides` with constants, and
+            `constant_buffers` with constants by channel.
         model: which model of the file.
     """
     content = json.loads(Path(keys_file).read_text(encoding="utf-8"))
     gain, overrides = content.get("weight_gain", 1.0), content.get("overrides", {})
     tensors = {key: filled(key, tuple(entry["shape"]), entry["dtype"], gain=gain) for key, entry in content["models"][model].items()}
+    tensors |= {key: torch.tensor(values).view(tensors[key].shape) for key, values in content.get("constant_buffers", {}).items() if key in tensors}
     return {key: torch.full_like(tensor, overrides[key]) if key in overrides else tensor for key, tensor in tensors.items()}
 
 

@@ -118,6 +118,9 @@ def test_settings_that_were_not_asked_for_are_left_to_the_model() -> None:
     assert chosen_settings("bfloat16", 800, compiled=True) == {"precision": "bfloat16", "long_edge": 800, "compile": True}
     with pytest.raises(InputError, match="16 or more"):
         chosen_settings("float32", 3, compiled=False)
+    assert chosen_settings("float32", None, "0.5, 1", compiled=False) == {"scales": (0.5, 1.0)}
+    with pytest.raises(InputError, match="'half' is no list of scales"):
+        chosen_settings("float32", None, "half", compiled=False)
 
 
 def test_a_setting_that_the_model_lacks_is_refused(clip_folder, first_mask, tmp_path, capsys) -> None:

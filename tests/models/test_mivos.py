@@ -17,7 +17,7 @@ from rotoscope.models.mivos import MivosConfig, MivosPropagator, MivosTracker, P
 from rotoscope.models.mivos import propagator as propagator_module
 from rotoscope.models.mivos.memory import ClipMemory, Remembered
 from rotoscope.models.mivos.network import Picture, sum_of_others
-from rotoscope.ops.affinity import KeyValue
+from rotoscope.ops.affinity import KeyValue, read_memory
 from rotoscope.testing import moving_shapes
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Change, ChangeCarrier, Frame, Masks
@@ -358,3 +358,15 @@ def test_the_real_network_needs_no_border_twice(monkeypatch: pytest.MonkeyPatch)
     assert float(kept[0][0, :6].sum()) > 0
     assert float(kept[1][0, :6].sum()) == 0
     assert torch.equal(kept[0][0, 6:26, 6:26], kept[1][0, 6:26, 6:26])
+
+
+def test_gradients_reach_every_part_of_the_network() -> None:
+    """As in training: one frame into memory, the next one read from it, with all cells having a say."""
+    network = PropagationNetwork().eval()
+    first, second = torch.randn(2, 1, 3, 32, 32)
+    memory = network.memorise(first, torch.rand(2, 32, 32), torch.rand(2, 32, 32))
+    picture = network.see(second)
+    readouts = torch.stack([read_memory(picture.key, [part], top_k=None) for part in memory])
+    network.segment(picture, readouts).sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert float(network.memory_encoder.stem.norm.weight.grad.abs().sum()) > 0

@@ -1,8 +1,9 @@
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 
-from rotoscope.ops.aggregate import average, join_objects, merge_groups
+from rotoscope.ops.aggregate import aggregate, average, join_objects, merge_groups
 
 
 def distributions(sizes: list[int]) -> list[torch.Tensor]:
@@ -37,6 +38,29 @@ def test_averaging_gives_a_distribution_and_leaves_its_inputs():
     assert torch.allclose(average([first, second]), (first + second) / 2)
     assert torch.equal(first, kept)
     assert torch.equal(average([first]), first)
+
+
+@settings(max_examples=20, deadline=None)
+@given(how=st.sampled_from(["softmax", "maximum", "winner-take-all"]), objects=st.integers(1, 5), seed=st.integers(0, 99))
+def test_guesses_of_single_objects_become_one_distribution_whose_winner_is_the_best_guess(how, objects, seed):
+    guesses = torch.rand(1 + objects, 5, 6, generator=torch.Generator().manual_seed(seed))
+    guesses[:, 0, 0] = 0  # nobody claims it
+    guesses[:, 0, 1] = 1  # everybody does
+    joined = aggregate(guesses, how)
+    assert torch.allclose(joined.sum(dim=0), torch.ones(5, 6), atol=1e-5)
+    assert bool((joined >= 0).all())
+    assert torch.equal(joined.argmax(dim=0), guesses.argmax(dim=0))
+
+
+def test_the_softmax_weighs_guesses_by_their_odds():
+    guesses = torch.tensor([0.2, 0.5, 0.8]).view(3, 1, 1)
+    odds = torch.tensor([0.25, 1.0, 4.0])
+    torch.testing.assert_close(aggregate(guesses).flatten(), odds / odds.sum())
+
+
+@pytest.mark.parametrize(("how", "expected"), [("maximum", [0.25, 0.25, 0.5]), ("winner-take-all", [0.0, 0.0, 1.0])])
+def test_the_alternatives_scale_the_guesses_or_keep_the_winner_alone(how, expected):
+    torch.testing.assert_close(aggregate(torch.tensor([0.4, 0.4, 0.8]).view(3, 1, 1), how).flatten(), torch.tensor(expected))
 
 
 @settings(max_examples=20, deadline=None)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from rotoscope.ops.sizing import border_between, border_to_multiple, resize_cubic, resize_labels, working_size
+from rotoscope.ops.sizing import border_between, border_to_multiple, resize_cubic, resize_labels, resize_linear, scaled_size, working_size
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,6 +43,33 @@ def test_resized_labels_are_labels_and_reach_every_cell():
 @pytest.mark.parametrize("hw", [(9, 11), (3, 4)])
 def test_cubic_resizing_keeps_a_constant_and_any_leading_axes(hw):
     assert torch.allclose(resize_cubic(torch.full((3, 5, 7), 0.5), hw), torch.full((3, *hw), 0.5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 2000))
+def test_a_border_that_is_always_wanted_adds_a_multiple_to_what_is_one(height, width):
+    left, right, top, bottom = border_to_multiple((height, width), 32, always=True)
+    for side, before, after in ((height, top, bottom), (width, left, right)):
+        assert (side + before + after) % 32 == 0
+        assert 0 <= after - before <= 1
+        assert 0 < before + after <= 32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 3.0), st.booleans())
+def test_scaled_sizes_are_multiples_that_hold_the_scaled_frame(rows, columns, scale, always):
+    hw = (32 * rows, 32 * columns)
+    for side, scaled in zip(hw, scaled_size(hw, scale, multiple=32, always=always), strict=True):
+        assert scaled % 32 == 0
+        assert int(side * scale) <= scaled <= max(int(side * scale), 1) + 32
+    assert scaled_size(hw, 1.0, multiple=32, always=always) == hw
+
+
+def test_linear_resizing_keeps_constants_and_leaves_what_fits():
+    image = torch.full((2, 3, 8, 10), 0.25)
+    assert torch.allclose(resize_linear(image, (5, 21)), torch.full((2, 3, 5, 21), 0.25))
+    assert resize_linear(image, (8, 10)) is image
+    assert resize_linear(image[0], (4, 5)).shape == (3, 4, 5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -162,9 +162,10 @@ def test_pictures_end_with_the_rebuilt_frame(task: MastTask) -> None:
 
 
 def test_a_training_says_what_it_found(data: Path, task: MastTask, pair_weights: Path) -> None:
-    assert describe(task)[1] == "1 clips with 20 frames, resized to 32x32: pairs 2 frames apart"
+    assert describe(task)[0] == "1 clips with 20 frames, resized to 32x32: pairs 2 frames apart"
+    assert describe(task)[1] == "mast: 5.3 M parameters to train"
     memory = build_task(replace(TINY, stage="memory"), data, weights=pair_weights)
-    assert describe(memory)[1].endswith("a frame and its memory, up to 40")
+    assert describe(memory)[0].endswith("a frame and its memory, up to 40 frames back")
 
 
 def test_what_cannot_be_trained_is_refused(data: Path, tmp_path: Path) -> None:
@@ -182,5 +183,5 @@ def test_what_cannot_be_trained_is_refused(data: Path, tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_real_footage_trains(shared_data: Path) -> None:
     task = build_task(replace(TINY, size=64, intervals=(2, 5, 8), interval_odds=(0.4, 0.4, 0.2)), shared_data / "train_clips")
-    assert describe(task)[1].startswith("61 clips with ")
+    assert describe(task)[0].startswith("61 clips with ")
     assert torch.isfinite(task.losses(task.batch(DRAW), 0).total)

@@ -192,6 +192,7 @@ def test_sets_are_drawn_as_often_as_they_repeat(tmp_path: Path) -> None:
 def test_it_is_a_source_of_clips(clip: AnnotatedClip) -> None:
     source = source_of(clip)
     assert isinstance(source, ClipSource)
+    assert str(source) == "1 clips with 8 annotated frames (test)"
     batch = source.batch(DRAW)
     clips, generator = source.clips(batch)
     assert clips.images.max() <= 1

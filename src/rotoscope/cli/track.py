@@ -28,6 +28,7 @@ def track(
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic of AOT and DeAOT.")] = "float32",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile AOT and DeAOT: faster after a minute's start.")] = False,
     long_edge: Annotated[int | None, typer.Option(help="Shrink frames until neither side is longer, for AOT and DeAOT.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Sizes at which RGMP sees each frame: 0.5,0.75,1 unless stated; 1 alone is fast.")] = None,
     direction: Annotated[Literal["both", "forward", "backward"], typer.Option(help="Which frames to cover, from the given ones on.")] = "both",
     max_frames: Annotated[int | None, typer.Option(help="Only the first so many frames; needed for live streams.")] = None,
     frames: Annotated[str | None, typer.Option(help="Only the frames START:STOP, STOP not included, such as 100:250.")] = None,
@@ -59,7 +60,7 @@ def track(
         stop_frame=stop_frame,
         resize_masks=resize_mask,
         overlay=overlay,
-        settings=chosen_settings(precision, long_edge, compiled=compiled),
+        settings=chosen_settings(precision, long_edge, scales, compiled=compiled),
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
     )
     run = TrackRun(request)
@@ -115,17 +116,35 @@ def parse_frames(frames: str | None, max_frames: int | None) -> tuple[int, int |
     return start, min(stops, default=None)
 
 
-def chosen_settings(precision: str, long_edge: int | None, *, compiled: bool) -> dict[str, object]:
+def chosen_settings(precision: str, long_edge: int | None, scales: str | None = None, *, compiled: bool) -> dict[str, object]:
     """The settings of the model that were asked for; what was not is left to the model.
 
     Raises:
-        InputError: a side of less than 16 pixels.
+        InputError: a side of less than 16 pixels, or scales that are not numbers.
     """
     if long_edge is not None and long_edge < 16:
         message = f"--long-edge {long_edge} leaves nothing to see; give 16 or more"
         raise InputError(message)
-    asked = {"precision": precision if precision != "float32" else None, "long_edge": long_edge, "compile": compiled or None}
+    asked = {
+        "precision": precision if precision != "float32" else None,
+        "long_edge": long_edge,
+        "compile": compiled or None,
+        "scales": None if scales is None else parse_scales(scales),
+    }
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Numbers from "0.5,0.75,1".
+
+    Raises:
+        InputError: not of that form.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"'{text}' is no list of scales; write numbers with commas, such as 0.5,0.75,1"
+        raise InputError(message) from error
 
 
 def parse_bytes(text: str) -> int:

@@ -288,5 +288,5 @@ def _plan_of(request: TrackRequest, clip: Clip) -> dict[str, Any]:
         "max_memory_bytes": request.max_memory_bytes,
         "frames": [request.start_frame, request.stop_frame],
         "overlay": request.overlay,
-        "settings": dict(request.settings),
+        "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in request.settings.items()},  # as JSON gives it back
     }

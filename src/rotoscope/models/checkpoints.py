@@ -100,7 +100,7 @@ def load_strictly(module: nn.Module, checkpoint: Checkpoint) -> None:
     problems = []
     if missing := [key for key in wanted if key not in checkpoint.tensors and not key.endswith("num_batches_tracked")]:
         problems.append(f"lacks {_some(missing)}")
-    if extra := [key for key in checkpoint.tensors if key not in wanted]:
+    if extra := [key for key in checkpoint.tensors if key not in wanted and not key.endswith("num_batches_tracked")]:
         problems.append(f"holds {_some(extra)}, which the model does not know")
     shared = [key for key in wanted if key in checkpoint.tensors]
     if reshaped := [_shapes(key, checkpoint.tensors[key], wanted[key]) for key in shared if checkpoint.tensors[key].shape != wanted[key].shape]:

@@ -70,8 +70,29 @@ _ROWS = (
         official_files=("checkpoint.pt",),
         published="J&F 65.5 on DAVIS-2017 val",
     ),
+    ModelSpec(
+        name="rgmp",
+        task="track",
+        module="rgmp",
+        summary="reference-guided mask propagation on ResNet-50, three scales",
+        paper="Oh et al., CVPR 2018",
+        origin="the link in the README of the official repository (seoungwugoh/RGMP)",
+        licence="non-commercial research only, says the official README",
+        official_files=("weights.pth",),
+        published="J&F 81.8 on DAVIS-2016 val, 66.7 on DAVIS-2017 val",
+    ),
 )
 
+_LITE_ROW = ModelSpec(
+    name="deaot-lite",
+    task="track",
+    module="aot",
+    summary="DeAOT-T's design on EfficientNet-Lite0, trained on clips made from static images",
+    paper="Yang and Yang, NeurIPS 2022 (DeAOT); Tan and Le, ICML 2019 (encoder)",
+    origin="trained by this project, in the package",
+    licence="research use: the terms of the training images, see the model card",
+    shipped=True,
+)
 _AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
 _DEAOT_PAPER = "Yang and Yang, NeurIPS 2022"
 _AOT_SUMMARIES = {
@@ -163,7 +184,7 @@ _INTERACTIVE_ROWS = (
     ),
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, _LITE_ROW, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 DEFAULT_MASK_MAKER = "s2m-lite"
 

@@ -78,16 +78,22 @@ class ConvNorm(nn.Module):
         norm, conv = self.norm, self.conv
         if not isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
             return
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-        before = 0.0 if conv.bias is None else conv.bias.double()
-        shift = norm.bias.double() + (before - norm.running_mean.double()) * scale
-        dtype, grad = conv.weight.dtype, conv.weight.requires_grad
-        conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=grad)
-        conv.bias = nn.Parameter(shift.to(dtype), requires_grad=grad)
+        fold_into(conv, norm)
         self.norm = nn.Identity()
         self._is_product = conv.kernel_size == (1, 1) and conv.groups == 1
+
+
+@torch.no_grad()
+def fold_into(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> None:
+    """Put a normalisation into the weight and bias of the convolution before it."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    before = 0.0 if conv.bias is None else conv.bias.double()
+    shift = norm.bias.double() + (before - norm.running_mean.double()) * scale
+    dtype, grad = conv.weight.dtype, conv.weight.requires_grad
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=grad)
+    conv.bias = nn.Parameter(shift.to(dtype), requires_grad=grad)
 
 
 def pointwise(x: Float[Tensor, "b c h w"], conv: nn.Conv2d) -> Float[Tensor, "b d h2 w2"]:

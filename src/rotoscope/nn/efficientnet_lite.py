@@ -118,14 +118,17 @@ class EfficientNetLite(nn.Module):
         padding: "same" pads as TensorFlow does, which puts cell i of stride s on pixel s*i + s - 1. "centred" lets the strided layers
             lean to alternating sides: the weights do the same work, but cells lie within 1.5 pixels (strides 2 to 8) of the
             middle of the pixels they stand for, so that maps of different strides and of labels can be laid over each other.
+        inputs: channels of the image, the colours first.
     """
 
-    def __init__(self, stages: tuple[Stage, ...] = LITE0_STAGES, *, output_stride: int = 32, folded: bool = False, padding: Padding = "same") -> None:
+    def __init__(
+        self, stages: tuple[Stage, ...] = LITE0_STAGES, *, output_stride: int = 32, folded: bool = False, padding: Padding = "same", inputs: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = PaddedConv(3, STEM_CHANNELS, 3, stride=2, folded=folded)
+        self.stem = PaddedConv(inputs, STEM_CHANNELS, 3, stride=2, folded=folded)
         blocks: list[InvertedResidual] = []
         taps: dict[int, int] = {}
-        inputs, stride, dilation = STEM_CHANNELS, 2, 1
+        channels, stride, dilation = STEM_CHANNELS, 2, 1
         for stage in stages:
             next_dilation = dilation
             for position in range(stage.blocks):
@@ -134,13 +137,13 @@ class EfficientNetLite(nn.Module):
                 stride *= step
                 if stride > output_stride and step > 1:
                     step, next_dilation = 1, dilation * step
-                blocks.append(InvertedResidual(inputs, stage, stride=step, dilation=dilation, folded=folded, lean_before=lean))
-                inputs, dilation = stage.channels, next_dilation
+                blocks.append(InvertedResidual(channels, stage, stride=step, dilation=dilation, folded=folded, lean_before=lean))
+                channels, dilation = stage.channels, next_dilation
             taps[stride] = len(blocks) - 1
         self.blocks = nn.ModuleList(blocks)
         self._taps = {index: stride for stride, index in taps.items()}
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], added: Float[Tensor, "b 32 h2 w2"] | None = None) -> dict[int, Float[Tensor, "b _ _ _"]]:
+    def forward(self, image: Float[Tensor, "b c h w"], added: Float[Tensor, "b 32 h2 w2"] | None = None) -> dict[int, Float[Tensor, "b _ _ _"]]:
         """The last features of each stride (ceil(h / stride) cells high), from an image made by `normalise`.
 
         The keys are the strides of the layer table; those above `output_stride` have the grid of `output_stride`. What is `added` to the stem's map

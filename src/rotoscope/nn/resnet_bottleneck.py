@@ -113,10 +113,10 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = ConvNorm(inputs, width, 7, stride=2, **style._asdict())
         outputs = [width * EXPANSION * 2**stage for stage in range(4)]
-        self.stage1 = _stage(blocks[0], width, width, style=style)
-        self.stage2 = _stage(blocks[1], outputs[0], 2 * width, stride=2, style=style)
-        self.stage3 = _stage(blocks[2], outputs[1], 4 * width, stride=2, style=style)
-        self.stage4 = _stage(blocks[3], outputs[2], 8 * width, dilation=2, style=style) if len(blocks) > 3 else nn.Identity()
+        self.stage1 = bottleneck_stage(blocks[0], width, width, style=style)
+        self.stage2 = bottleneck_stage(blocks[1], outputs[0], 2 * width, stride=2, style=style)
+        self.stage3 = bottleneck_stage(blocks[2], outputs[1], 4 * width, stride=2, style=style)
+        self.stage4 = bottleneck_stage(blocks[3], outputs[2], 8 * width, dilation=2, style=style) if len(blocks) > 3 else nn.Identity()
         self.channels = (*outputs[:3], outputs[len(blocks) - 1])
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
@@ -136,6 +136,7 @@ class ResNet(nn.Module):
         freeze_parameters([self.stem, self.stage1])
 
 
-def _stage(blocks: int, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, style: ConvStyle) -> nn.Sequential:
+def bottleneck_stage(blocks: int, inputs: int, width: int, *, stride: int = 1, dilation: int = 1, style: ConvStyle = PLAIN) -> nn.Sequential:
+    """So many bottlenecks of one width, the first with the stride and undilated."""
     first = Bottleneck(inputs, width, stride=stride, style=style)
     return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width, dilation=dilation, style=style) for _ in range(blocks - 1)))

@@ -1,6 +1,7 @@
 """Several guesses of one frame made into one distribution."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -9,9 +10,13 @@ from torch import Tensor
 _LEAST = 1e-5
 """Probabilities are cut to this distance from 0 and 1 before their log-odds are taken (AOT's official code)."""
 _LEAST_ALONE = 1e-7
-"""The same for objects that were segmented one by one (MiVOS, official code)."""
+"""The same for objects that were segmented one by one (RGMP's and MiVOS's official code)."""
 _HARDNESS = 1000.0
 """What log-odds are multiplied by to make a distribution almost certain (MiVOS, official code)."""
+
+
+Aggregation = Literal["softmax", "maximum", "winner-take-all"]
+"""How `aggregate` joins guesses; the three that RGMP, section 3.3, compares."""
 
 
 def join_objects(probs: Float[Tensor, "n h w"], *, background: float | None = None, hard: bool = False) -> Float[Tensor, "channels h w"]:
@@ -25,8 +30,27 @@ def join_objects(probs: Float[Tensor, "n h w"], *, background: float | None = No
         hard: the largest channel takes nearly all.
     """
     empty = (1 - probs).prod(dim=0, keepdim=True) if background is None else probs.new_full((1, *probs.shape[1:]), background)
-    logits = torch.logit(torch.cat((empty, probs)).clamp(_LEAST_ALONE, 1 - _LEAST_ALONE))
+    logits = _log_odds(torch.cat((empty, probs)))
     return (logits * _HARDNESS if hard else logits).softmax(dim=0)
+
+
+def aggregate(guesses: Float[Tensor, "channels h w"], how: Aggregation = "softmax") -> Float[Tensor, "channels h w"]:
+    """One distribution from guesses that were made apart: of the background (first), and of each object.
+
+    - "softmax" weighs each channel by its odds p / (1 - p) (RGMP, eq. 1).
+    - "maximum" scales the guesses to sum to 1, so that the largest stays the largest.
+    - "winner-take-all" gives each pixel wholly to the largest guess; ties go to the lower channel.
+    """
+    if how == "softmax":
+        return _log_odds(guesses).softmax(dim=0)
+    if how == "maximum":
+        return guesses.clamp(min=_LEAST_ALONE) / guesses.clamp(min=_LEAST_ALONE).sum(dim=0, keepdim=True)
+    winners = guesses.argmax(dim=0, keepdim=True)
+    return torch.zeros_like(guesses).scatter_(0, winners, 1.0)
+
+
+def _log_odds(probs: Tensor) -> Tensor:
+    return torch.logit(probs.clamp(_LEAST_ALONE, 1 - _LEAST_ALONE))
 
 
 def merge_groups(probs: Sequence[Float[Tensor, "_ h w"]]) -> Float[Tensor, "channels h w"]:

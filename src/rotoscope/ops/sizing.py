@@ -82,7 +82,34 @@ def border_between(inner: tuple[int, int], outer: tuple[int, int]) -> Border:
     return Border(columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
 
 
-def border_to_multiple(hw: tuple[int, int], stride: int) -> Border:
-    """The border that makes both sides multiples of the stride: none if they are."""
-    height, width = hw
-    return border_between(hw, (-(-height // stride) * stride, -(-width // stride) * stride))
+def border_to_multiple(hw: tuple[int, int], stride: int, *, always: bool = False) -> Border:
+    """The border that makes both sides multiples of the stride: none if they are, unless it is `always` wanted (RGMP, official code)."""
+    height, width = (_raised(side, stride, always=always) for side in hw)
+    return border_between(hw, (height, width))
+
+
+def scaled_size(hw: tuple[int, int], scale: float, *, multiple: int, always: bool = False) -> tuple[int, int]:
+    """The size scaled, cut to whole pixels, and each side raised to a multiple; the shape of the frame is not kept (RGMP, official code).
+
+    Args:
+        hw: height and width.
+        scale: the factor; at exactly 1 a size of multiples stays as it is.
+        multiple: that both sides shall be.
+        always: add a whole multiple to a side that is one already, as RGMP's official code does.
+    """
+    if scale == 1:
+        always = False
+    height, width = (_raised(max(int(side * scale), 1), multiple, always=always) for side in hw)
+    return height, width
+
+
+def _raised(length: int, multiple: int, *, always: bool) -> int:
+    return (length // multiple + 1) * multiple if always else -(-length // multiple) * multiple
+
+
+def resize_linear(maps: Float[Tensor, "*b c h w"], hw: tuple[int, int]) -> Float[Tensor, "*b c h2 w2"]:
+    """The maps at another size by linear interpolation between pixel centres, no smoothing when shrinking (OpenCV's INTER_LINEAR)."""
+    if tuple(maps.shape[-2:]) == hw:
+        return maps
+    batched = maps.reshape(-1, *maps.shape[-3:])
+    return F.interpolate(batched, size=hw, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *hw)

@@ -105,6 +105,9 @@ class VideoClips:
         """The frames and masks met so far that cannot be read."""
         return self._damaged.names
 
+    def __str__(self) -> str:
+        return "; ".join(str(one) for one in self.sets)
+
     def batch(self, draw: Draw) -> Batch:
         """The samples of a draw.
 

@@ -170,18 +170,16 @@ class MastTask:
         return StepLosses(loss, {"copied_loss": copied}, pictures)
 
 
-def describe(task: MastTask) -> tuple[str, ...]:
-    """What a training found and will do, a line each."""
+def describe(task: MastTask) -> list[str]:
+    """What was found to train on, and what is trained."""
     recipe, lengths = task.recipe, task.source.frames.lengths
-    shown = (
-        f"pairs {', '.join(map(str, recipe.intervals))} frames apart"
-        if recipe.stage == "pairs"
-        else f"a frame and its memory, up to {recipe.longest}"
-    )
-    return (
-        f"MAST, {sum(parameter.numel() for parameter in task.model.parameters()) / 1e6:.1f} M parameters, logit scale {recipe.logit_scale:g}",
-        f"{len(lengths)} clips with {lengths.sum()} frames, resized to {recipe.size}x{recipe.size}: {shown}",
-    )
+    pairs = f"pairs {', '.join(map(str, recipe.intervals))} frames apart"
+    drawn = pairs if recipe.stage == "pairs" else f"a frame and its memory, up to {recipe.longest} frames back"
+    learning = sum(parameter.numel() for parameter in task.model.parameters())
+    return [
+        f"{len(lengths)} clips with {lengths.sum()} frames, resized to {recipe.size}x{recipe.size}: {drawn}",
+        f"mast: {learning / 1e6:.1f} M parameters to train",
+    ]
 
 
 def _lab(images: UInt8[Tensor, "t n 3 h w"]) -> Float[Tensor, "t n 3 h w"]:
