@@ -187,6 +187,7 @@ _INTERACTIVE_ROWS = (
 REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, _LITE_ROW, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
 DEFAULT_MASK_MAKER = "s2m-lite"
+_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,7 @@ def _load(name: str, task: Task, weights: str | Path | None, device: str, settin
         files = " or ".join(spec.official_files) or "a weights file"
         message = (
             f"'{spec.name}' ships no weights; get {files} from {spec.origin} (licence: {spec.licence}), "
-            f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with --weights"
+            f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with {_WEIGHTS_OPTIONS.get(spec.task, '--weights')}"
         )
         raise CheckpointError(message)
     return build(spec, read_checkpoint(path), device=pick_device(device), settings=settings)
