@@ -34,7 +34,7 @@ from rotoscope.training.interactions import (
     spoiled_masks,
     standard_click,
 )
-from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, soft_jaccard_loss
+from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, hard_share_between, soft_jaccard_loss
 from rotoscope.training.object_views import ObjectViews, ViewSettings, object_views
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.schedules import PolynomialRate, Rate
@@ -251,8 +251,8 @@ class S2mTask:
         recipe = self.recipe
         labels = torch.where(views.counts, views.truth.long(), VOID)
         both = F.pad(logits.float(), (0, 0, 0, 0, 1, 0))  # the background's logit is 0
-        progress = min(1.0, max(0.0, (step - recipe.hard_from) / max(recipe.hard_until - recipe.hard_from, 1)))
-        loss = bootstrapped_cross_entropy(both, labels, share=1 - progress * (1 - recipe.hard_share))
+        share = hard_share_between(step, recipe.hard_from, recipe.hard_until, least=recipe.hard_share)
+        loss = bootstrapped_cross_entropy(both, labels, share=share)
         if recipe.overlap_weight:
             counts = views.counts.flatten(1).any(dim=1)
             overlap = soft_jaccard_loss(both, torch.where(counts[:, None, None], labels, 0))
