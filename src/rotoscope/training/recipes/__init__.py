@@ -68,8 +68,15 @@ _ROWS = (
     RecipeSpec("rgmp-lite:main", "rgmp", "the same on real clips with masks", "rgmp-lite"),
     RecipeSpec("mast", "mast", "MAST on pairs of frames without masks"),
     RecipeSpec("mast:memory", "mast", "MAST on frames and what is remembered of them, from weights of the pair stage", "mast"),
+    RecipeSpec("mivos", "mivos", "MiVOS's propagation on clips made from static images"),
+    RecipeSpec("mivos:bl30k", "mivos", "the same on rendered clips with masks (BL30K), from weights of the first stage", "mivos"),
+    RecipeSpec("mivos:main", "mivos", "the same on real clips with masks, from weights", "mivos"),
+    RecipeSpec("s2m", "s2m", "S2M on static images with masks, with simulated lines"),
+    RecipeSpec("s2m-lite", "s2m", "S2M's design on EfficientNet-Lite0, with simulated clicks, boxes and lines"),
+    RecipeSpec("fusion", "fusion", "FusionNet on rendered clips with masks (BL30K), with weights of MiVOS"),
+    RecipeSpec("fusion:main", "fusion", "the same on real clips with masks, from weights of the first stage", "fusion"),
+    RecipeSpec("fusion-lite", "fusion", "our mixer of two results, on masks of static images with simulated errors"),
 )
-
 
 RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}
 
