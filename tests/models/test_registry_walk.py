@@ -21,7 +21,7 @@ KEYS = {
     "rgmp": (PARITY_DATA / "rgmp" / "keys.json", "rgmp"),
     "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
 }
-SETTINGS = {"rgmp": {"scales": (0.5,), "always_pad": False}}
+SETTINGS = {"rgmp": {"scales": (0.25,), "always_pad": False}}
 """What makes a tracker cheap enough for so many frames."""
 LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module == "aot"} - KEYS.keys()
 """The same code with more or wider layers; their parity tests build and run them."""
