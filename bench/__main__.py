@@ -1,4 +1,4 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | rgmp | track | growth | training] ...`."""
+"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | rgmp | track | growth | training | budget] ...`."""
 
 import platform
 import sys
@@ -6,7 +6,7 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, growth, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, growth, mast, mivos, rgmp, track, training
 
 BENCHMARKS = {
     "affinity": affinity.main,
@@ -17,7 +17,10 @@ BENCHMARKS = {
     "track": track.main,
     "growth": growth.main,
     "training": training.main,
+    "budget": budget.main,
 }
+LONG = {"budget"}
+"""Only when named: they take many minutes."""
 
 
 def main(names: list[str]) -> int:
@@ -29,7 +32,7 @@ def main(names: list[str]) -> int:
     memory = psutil.virtual_memory().total / 2**30
     print(f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GB; torch {torch.__version__}")
     print(f"load before the start: {psutil.getloadavg()[0]:.1f}\n")
-    for name in names or BENCHMARKS:
+    for name in names or [name for name in BENCHMARKS if name not in LONG]:
         BENCHMARKS[name]()
     return 0
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from rotoscope.jobs.track import TrackResult, track
     from rotoscope.models.registry import list_models, load
+    from rotoscope.tracking.interactive import InteractiveSession
     from rotoscope.tracking.propagate import propagate
     from rotoscope.types import Detections, Frame, Masks, Propagator, Tracker
     from rotoscope.video.masks import read_labels
@@ -49,6 +50,7 @@ _HOMES = {
     ),
     "rotoscope.jobs.track": ("TrackResult", "track"),
     "rotoscope.models.registry": ("list_models", "load"),
+    "rotoscope.tracking.interactive": ("InteractiveSession",),
     "rotoscope.tracking.propagate": ("propagate",),
     "rotoscope.types": ("Detections", "Frame", "Masks", "Propagator", "Tracker"),
     "rotoscope.video.masks": ("read_labels",),
@@ -62,6 +64,7 @@ __all__ = [
     "Detections",
     "Frame",
     "InputError",
+    "InteractiveSession",
     "MaskError",
     "Masks",
     "MemoryBudgetError",

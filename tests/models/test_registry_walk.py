@@ -10,6 +10,7 @@ from rotoscope.errors import MemoryBudgetError, PropagationError
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import Checkpoint, read_checkpoint, rename, write_checkpoint
 from rotoscope.testing import moving_shapes, official_weights
+from rotoscope.tracking.interactive import InteractiveSession
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks, Propagator, Tracker
 
@@ -23,9 +24,8 @@ KEYS = {
 }
 SETTINGS = {"rgmp": {"scales": (0.25,), "always_pad": False}}
 """What makes a tracker cheap enough for so many frames."""
-LARGER_SIBLINGS = {spec.name for spec in registry.list_models() if spec.module == "aot"} - KEYS.keys()
-"""The same code with more or wider layers; their parity tests build and run them."""
-TRACKERS = [spec.name for spec in registry.list_models("track") if spec.name not in LARGER_SIBLINGS]
+TRACKERS = [spec.name for spec in registry.list_models("track") if spec.shipped or spec.name in KEYS]
+"""Others are the same code with more or wider layers; tests of their own build and run them."""
 
 
 @cache
@@ -67,6 +67,23 @@ def test_it_gives_a_distribution_over_the_objects_of_each_frame(tracker, clip) -
         assert masks.hw == frames[0].hw
         assert torch.allclose(masks.probs.sum(dim=0), torch.ones(frames[0].hw), atol=1e-4)
         assert float(masks.probs.min()) >= 0
+
+
+def test_a_session_carries_corrections_both_ways_and_objects_that_join_later(tracker, clip) -> None:
+    frames, first = clip
+    with InteractiveSession(frames[:5], tracker) as session:
+        for index, object_id in ((2, 1), (0, 1), (4, 2)):
+            session.add_mask(index, object_id, first.labels() == object_id)
+            given = {one: session.masks(one).probs for one in session.given_frames}
+            reached = [step.frame.index for step in session.propagate()]
+            assert all(torch.equal(session.masks(one).probs, probs) for one, probs in given.items())
+        assert reached == [4, 3]
+        assert session.masks(3).object_ids == (1, 2)
+        assert session.masks(1).object_ids == (1,)
+        before = session.masks(3).probs
+        session.undo()
+        session.redo()
+        assert torch.equal(session.masks(3).probs, before)
 
 
 def test_predicting_twice_gives_the_same(tracker, clip) -> None:
@@ -151,3 +168,7 @@ def test_a_budget_holds_given_frames_and_refuses_what_cannot_fit(tracker, clip) 
     assert len(run(tracker.start(max_memory_bytes=64 * 2**20), frames, {0: first})) == len(frames)
     with pytest.raises(MemoryBudgetError, match="raise the budget"):
         run(tracker.start(max_memory_bytes=10), frames, {0: first})
+
+
+def test_every_module_with_a_tracker_is_walked():
+    assert {registry.spec_of(name).module for name in TRACKERS} == {spec.module for spec in registry.list_models("track")}

@@ -70,7 +70,7 @@ for progress in train(SquareTask(), recipe(steps=2000), sys.argv[1], resume=Fals
 
 
 def test_a_killed_training_goes_on_from_its_last_state(tmp_path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

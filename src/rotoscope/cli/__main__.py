@@ -9,6 +9,7 @@ import typer
 
 from rotoscope._version import __version__
 from rotoscope.cli import doctor, evaluate, track, train, weights
+from rotoscope.cli.marks import OrderedCommand
 from rotoscope.errors import PropagationError, RotoscopeError, TrainingError
 
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
@@ -17,7 +18,7 @@ _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(name="rotoscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.command("track")(track.track)
+app.command("track", cls=OrderedCommand)(track.track)
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(weights.app, name="weights")

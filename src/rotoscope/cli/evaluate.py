@@ -17,6 +17,7 @@ from rotoscope.errors import InputError
 if TYPE_CHECKING:
     from rotoscope.datasets.davis import AnnotatedClip
     from rotoscope.evaluation.davis import ClipFiles, ClipScores
+    from rotoscope.evaluation.davis_interactive import Rules, Sample, Session, SessionMaker, Start
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score masks by the measures of the field.")
 
@@ -71,6 +72,121 @@ def davis(
         scores = _score(files, workers or _enough_workers(files))
     _show(scores, fps, as_json=as_json)
     _write(scores, csv, plots)
+
+
+@app.command("davis-interactive")
+def davis_interactive(
+    *,
+    model: Annotated[str, typer.Option(help="The tracker of `rotoscope weights list` that carries masks on.")],
+    data: Annotated[Path, typer.Option(help="The DAVIS root to work on, with every frame annotated.")],
+    weights: Annotated[Path | None, typer.Option(help="A weights file of the tracker.")] = None,
+    interaction_model: Annotated[str | None, typer.Option(help="Makes masks of lines; by default one that ships, else s2m.")] = None,
+    interaction_weights: Annotated[Path | None, typer.Option(help="A weights file of it.")] = None,
+    fuser: Annotated[str, typer.Option(help="Joins rounds: a model, blend (by nearness), or none.")] = "blend",
+    fuser_weights: Annotated[Path | None, typer.Option(help="A weights file of it.")] = None,
+    scribbles: Annotated[Path | None, typer.Option(help="First lines: CLIP/001.json. By default Scribbles in the root; else the robot's.")] = None,
+    starts: Annotated[int, typer.Option(min=1, help="From how many frames the robot starts each clip, without scribbles.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses those frames.")] = 0,
+    interactions: Annotated[int, typer.Option(min=1, help="At most so many with a clip, from one start.")] = 8,
+    seconds: Annotated[float, typer.Option(help="The budget of one interaction, for each object.")] = 30.0,
+    per_frame: Annotated[int, typer.Option(min=1, help="So many on a frame before masks are carried on; MiVOS: 3.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    clips: Annotated[str | None, typer.Option(help="Only these clips: a,b,c.")] = None,
+    year: Annotated[Literal["auto", "2016", "2017"], typer.Option(help="2016: one merged object. 2017: object ids.")] = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write figures, the curve and what was drawn to this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")] = False,
+) -> None:
+    """AUC-J&F and J&F@60s on DAVIS interactive: a robot draws lines where masks are wrong, a session answers, against the clock.
+
+    A session is a tracker, a model that makes masks of lines, and a fuser that joins rounds. Every frame is scored, as officially.
+    """
+    from rotoscope.datasets.davis import read_davis
+    from rotoscope.evaluation.davis_interactive import Rules, find_starts
+
+    rules = Rules(interactions, interactions * seconds, per_frame)
+    chosen = read_davis(data, clips=_names(clips), year=year, with_frames=True)
+    folder = scribbles if scribbles is not None else data / "Scribbles" if (data / "Scribbles").is_dir() else None
+    found = find_starts(chosen, folder, num_drawn=starts, seed=seed)
+    _check_no_results(output)
+    begin = _session_maker(model, weights, (interaction_model, interaction_weights), (fuser, fuser_weights), device)
+    samples = _play(found, begin, rules, output)
+    _show_curve(samples, rules, output, as_json=as_json)
+
+
+def _check_no_results(output: Path | None) -> None:
+    """Refuse a folder that holds results, and make one that is not there, before any work is done."""
+    if output is None:
+        return
+    from rotoscope.evaluation.interactive_report import JSON_FILE
+    from rotoscope.evaluation.report import prepare_folder
+
+    if (output / JSON_FILE).exists():
+        message = f"{output} holds results already ({JSON_FILE}); choose another folder"
+        raise InputError(message)
+    prepare_folder(output)
+
+
+def _session_maker(
+    model: str, weights: Path | None, interaction: tuple[str | None, Path | None], fuser: tuple[str, Path | None], device: str
+) -> "SessionMaker":
+    """What begins a session on a clip; the models are loaded once."""
+    from rotoscope.models import registry
+    from rotoscope.tracking.rounds import LinearBlend
+
+    if fuser[0] in ("blend", "none") and fuser[1] is not None:
+        message = f"--fuser-weights belong to a model; --fuser {fuser[0]} has none"
+        raise InputError(message)
+    tracker = registry.load(model, weights=weights, device=device)
+    shipped = next((spec.name for spec in registry.list_models("interact") if spec.shipped), "s2m")
+    maker = registry.load_mask_maker(interaction[0] or shipped, weights=interaction[1], device=device)
+    without_model = {"blend": LinearBlend(), "none": None}
+    joined = without_model[fuser[0]] if fuser[0] in without_model else registry.load_fuser(fuser[0], weights=fuser[1], device=device)
+
+    def begin(clip: "AnnotatedClip", object_ids: tuple[int, ...]) -> "Session":
+        from rotoscope.evaluation.davis_interactive import RoundsSession
+        from rotoscope.video.read import read_video
+
+        frames = list(read_video(clip.frame_paths[0].parent))
+        return RoundsSession(frames, object_ids, tracker, maker, joined)
+
+    return begin
+
+
+def _play(starts: "Sequence[Start]", begin: "SessionMaker", rules: "Rules", output: Path | None) -> "list[Sample]":
+    """All samples; after each round the report is written, so that a run that is stopped is not lost."""
+    from rotoscope.evaluation.davis_interactive import play
+    from rotoscope.evaluation.interactive_report import write_report
+
+    ended: list[Sample] = []
+    with progress_bar() as progress:
+        task = progress.add_task("interacting", total=len(starts) * rules.interactions)
+        for number, start in enumerate(starts):
+            progress.update(task, description=f"{start.clip.name}/{start.name}", completed=number * rules.interactions)
+            so_far: list[Sample] = []
+            for sample in play(start, begin, rules):
+                so_far = [sample]
+                progress.advance(task)
+                if output is not None:
+                    write_report(output, ended + so_far, rules)
+            ended += so_far
+        progress.update(task, completed=len(starts) * rules.interactions)
+    return ended
+
+
+def _show_curve(samples: "Sequence[Sample]", rules: "Rules", output: Path | None, *, as_json: bool) -> None:
+    from rotoscope.evaluation.interactive_report import as_dict, notes, table, write_plot
+
+    if as_json:
+        typer.echo(json.dumps(as_dict(samples, rules)))
+    else:
+        from rich.console import Console
+
+        Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table(samples, rules))
+    for note in notes(samples):
+        typer.echo(f"note: {note}", err=True)
+    if output is not None:
+        write_plot(output, samples, rules)
+        typer.echo(f"wrote the figures, the curve and what was drawn to {output}", err=True)
 
 
 def _root(predictions: Path | None, ground_truth: Path | None, model: str | None, data: Path | None) -> Path:

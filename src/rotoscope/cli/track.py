@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rotoscope.cli.marks import ARGUMENTS, interactions_of, marks_in
 from rotoscope.cli.progress import progress_bar, stop_on_interrupt
 from rotoscope.errors import InputError
 
@@ -19,9 +20,23 @@ INTERRUPTED = 130
 
 def track(
     video: Annotated[str, typer.Argument(help="A video file, a folder of images, a stream URL, or a camera number.")],
-    mask: Annotated[list[str], typer.Option("--mask", help="The first frame's mask; FRAME=FILE for another frame; a folder of masks. Repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")],
+    context: typer.Context,
     *,
+    mask: Annotated[
+        list[str] | None, typer.Option("--mask", help="The first frame's mask; FRAME=FILE for another frame; a folder of masks. Repeatable.")
+    ] = None,
+    click: Annotated[list[str] | None, typer.Option("--click", help="x,y is on the object; x,y,0 is off it. In pixels; repeatable.")] = None,
+    box: Annotated[list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 around the object, in pixels. Repeatable.")] = None,
+    scribbles: Annotated[
+        list[str] | None, typer.Option("--scribbles", help="Lines on objects: a JSON file of DAVIS interactive. Repeatable.")
+    ] = None,
+    object_id: Annotated[
+        list[str] | None, typer.Option("--object", help="Which object the clicks and boxes after it are for; 1 unless stated.")
+    ] = None,
+    frame: Annotated[list[str] | None, typer.Option("--frame", help="Which frame they are on; 0 unless stated.")] = None,
+    interaction_model: Annotated[str, typer.Option(help="The model that makes masks of clicks, boxes and lines.")] = "s2m-lite",
+    interaction_weights: Annotated[Path | None, typer.Option(help="Its weights file; by default what ships or was imported.")] = None,
     model: Annotated[str, typer.Option(help="A model of `rotoscope weights list`.")] = "default",
     weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -40,6 +55,7 @@ def track(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame on stdout, then the summary.")] = False,
 ) -> int:
     """Follow objects through a video: OUTPUT gets masks/, overlay.webm and summary.json."""
+    del click, box, scribbles, object_id, frame  # they are read in their order
     if resume and overwrite:
         message = "--resume and --overwrite exclude each other"
         raise InputError(message)
@@ -49,7 +65,10 @@ def track(
     source = int(video) if video.isdecimal() and not Path(video).exists() else video
     request = TrackRequest(
         video=source,
-        masks=parse_masks(mask, source),
+        masks=parse_masks(mask or [], source),
+        interactions=interactions_of(marks_in(context.meta[ARGUMENTS]), source),
+        interaction_model=interaction_model,
+        interaction_weights=interaction_weights,
         output=output,
         model=model,
         weights=weights,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rotoscope._files import write_atomically
 from rotoscope.errors import InputError
 from rotoscope.types import Scribble
 
@@ -67,6 +68,23 @@ def read_scribbles(path: str | Path) -> DavisScribbles:
         raise InputError(message)
     lines = [_line(path, index, entry) for index, drawn in enumerate(content["scribbles"]) for entry in _list(path, index, drawn)]
     return DavisScribbles(str(content.get("sequence", "")), tuple(lines))
+
+
+def write_scribbles(path: Path, scribbles: DavisScribbles, num_frames: int) -> None:
+    """Write a file that `read_scribbles` gives back, and that official tools read; each line starts at 0 ms.
+
+    Raises:
+        InputError: a line is on a frame beyond the clip.
+        OutputError: the file cannot be written.
+    """
+    frames: list[list[dict[str, Any]]] = [[] for _ in range(num_frames)]
+    for line in scribbles.lines:
+        if not 0 <= line.frame_index < num_frames:
+            message = f"a line is drawn on frame {line.frame_index}; the clip has frames 0 to {num_frames - 1}"
+            raise InputError(message)
+        entry = {"path": [list(point) for point in line.path], "object_id": line.object_id, "start_time": 0, "end_time": round(1000 * line.seconds)}
+        frames[line.frame_index].append(entry)
+    write_atomically(path, json.dumps({"scribbles": frames, "sequence": scribbles.sequence}).encode("utf-8"))
 
 
 def to_scribbles(lines: Sequence[Line], object_ids: Sequence[int], hw: tuple[int, int], *, width_pixels: float = 3.0) -> list[Scribble]:

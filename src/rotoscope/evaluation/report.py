@@ -78,8 +78,8 @@ def write_csv(path: Path, clips: Sequence[ClipScores]) -> tuple[Path, Path]:
     lines.append(("all", "mean", *_figures(mean_scores(_all_objects(clips))).values()))
     frames_path = path.with_name(f"{path.stem}-frames{path.suffix or '.csv'}")
     prepare_folder(path.parent)
-    write_atomically(path, _csv_bytes(lines))
-    write_atomically(frames_path, _csv_bytes(frame_lines))
+    write_atomically(path, csv_bytes(lines))
+    write_atomically(frames_path, csv_bytes(frame_lines))
     return path, frames_path
 
 
@@ -122,6 +122,13 @@ def plot_png(clip: ClipScores) -> bytes:
     return content.getvalue()
 
 
+def csv_bytes(lines: Sequence[Sequence[object]]) -> bytes:
+    """Lines of values as a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode("utf-8")
+
+
 def prepare_folder(folder: Path) -> None:
     """Make a folder for results, with its parents, unless it is there.
 
@@ -160,9 +167,3 @@ def _figures(scores: MeanScores) -> dict[str, float]:
 
 def _row(clip: str, object_name: str, scores: MeanScores) -> list[str | Text]:
     return [Text(clip), object_name, *(f"{value:.3f}" for value in _figures(scores).values())]
-
-
-def _csv_bytes(lines: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue().encode("utf-8")

@@ -46,14 +46,15 @@ def plan_passes(given: Collection[int], num_frames: int | None, *, direction: Di
         InputError: no mask, a mask for a frame that does not exist or is not to be covered, or nothing to cover.
     """
     if not given:
-        message = "no mask is given; name the first frame's mask with --mask FILE"
+        message = "no mask is given; name the first frame's mask with --mask FILE, or mark an object with --click x,y or --box x0,y0,x1,y1"
         raise InputError(message)
     start, stop = _bounds(num_frames, within)
     outside = sorted(index for index in given if index < start or (stop is not None and index >= stop))
     if outside:
         covered = f"{start} to {'the end' if stop is None else stop - 1}"
         message = (
-            f"a mask is given for frame {outside[0]}, but the frames to cover are {covered}; write --mask FRAME=FILE to say which frame it is for"
+            f"a mask is given for frame {outside[0]}, but the frames to cover are {covered}; "
+            "write --mask FRAME=FILE (or --frame FRAME before a click or box) to say which frame it is for"
         )
         raise InputError(message)
     first, last = min(given), max(given)

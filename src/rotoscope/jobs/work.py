@@ -17,12 +17,13 @@ from rotoscope._files import write_atomically
 from rotoscope._version import __version__
 from rotoscope.errors import InputError
 from rotoscope.jobs.folder import Existing, FrameRecord, Progress, RunFolder
+from rotoscope.jobs.marks import check_marks, marked_masks, marks_as_json
 from rotoscope.jobs.plan import Direction, Pass, plan_passes
 from rotoscope.jobs.track import GivenMasks, TrackResult, frames_of, result_of
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import sha256
 from rotoscope.tracking.propagate import propagate
-from rotoscope.types import Frame, Masks, Propagator, Tracker
+from rotoscope.types import Frame, Interaction, Masks, Propagator, Tracker
 from rotoscope.video.draw import overlay
 from rotoscope.video.masks import read_stored_labels
 from rotoscope.video.read import Clip, open_clip
@@ -42,6 +43,9 @@ class TrackRequest:
         video: a file, folder, stream URL or camera number.
         masks: mask files by frame index.
         output: the folder for the results.
+        interactions: what was marked on frames; together with masks of the same frame it corrects them.
+        interaction_model: the maker of masks that reads the marks, a name of the registry.
+        interaction_weights: its weights file; None for those that ship or were imported.
         model: a name of the registry.
         weights: a weights file; None for those that ship or were imported.
         device: "auto", "cpu", "cuda", ...
@@ -58,6 +62,9 @@ class TrackRequest:
     video: str | int
     masks: Mapping[int, Path]
     output: Path
+    interactions: tuple[Interaction, ...] = ()
+    interaction_model: str = registry.DEFAULT_MASK_MAKER
+    interaction_weights: Path | None = None
     model: str = "default"
     weights: Path | None = None
     device: str = "auto"
@@ -94,14 +101,26 @@ class TrackRun:
         if self.clip.is_live and request.existing == "resume":
             message = f"{self.clip.name} is a live stream, which cannot be resumed; use --overwrite, or another folder with -o"
             raise InputError(message)
+        check_marks(request.interactions, self.clip)
+        marked = {one.frame_index for one in request.interactions}
         self.passes = plan_passes(
-            request.masks, self.clip.num_frames, direction=request.direction, within=slice(request.start_frame, request.stop_frame)
+            {*request.masks, *marked}, self.clip.num_frames, direction=request.direction, within=slice(request.start_frame, request.stop_frame)
         )
         self.given = GivenMasks(request.masks, self.clip.hw, resize=request.resize_masks)
+        if request.interactions:
+            self.given = self._marked(request, self.given)
         self.notes = self.given.notes
         self._tracker: Tracker = registry.load(request.model, weights=request.weights, device=request.device, **request.settings)
         lengths = [one_pass.length for one_pass in self.passes]
         self.total_frames = None if None in lengths else sum(length or 0 for length in lengths) - (len(lengths) - 1)
+
+    def _marked(self, request: TrackRequest, given: GivenMasks) -> GivenMasks:
+        """The given masks, and those that the marks make."""
+        maker = registry.load_mask_maker(request.interaction_model, weights=request.interaction_weights, device=request.device)
+        made = marked_masks(self.clip, request.interactions, maker, given)
+        joined = GivenMasks({**request.masks, **made}, self.clip.hw, resize=request.resize_masks)
+        joined.notes = given.notes
+        return joined
 
     def records(self) -> Generator[FrameRecord]:
         """Do the work: a record per frame, in the order of the passes; frames done by an earlier process are not repeated.
@@ -289,4 +308,17 @@ def _plan_of(request: TrackRequest, clip: Clip) -> dict[str, Any]:
         "frames": [request.start_frame, request.stop_frame],
         "overlay": request.overlay,
         "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in request.settings.items()},  # as JSON gives it back
+        **_marks_of(request),
+    }
+
+
+def _marks_of(request: TrackRequest) -> dict[str, Any]:
+    """What was marked, and what made masks of it; nothing where nothing was."""
+    if not request.interactions:
+        return {}
+    weights = request.interaction_weights or registry.find_weights(registry.spec_of(request.interaction_model)).path
+    return {
+        "interactions": marks_as_json(request.interactions),
+        "interaction_model": request.interaction_model,
+        "interaction_weights": None if weights is None else sha256(weights),
     }

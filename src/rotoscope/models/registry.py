@@ -81,8 +81,27 @@ _ROWS = (
         official_files=("weights.pth",),
         published="J&F 81.8 on DAVIS-2016 val, 66.7 on DAVIS-2017 val",
     ),
+    ModelSpec(
+        name="rgmp-lite",
+        task="track",
+        module="rgmp",
+        summary="RGMP's design on EfficientNet-Lite0, half as wide",
+        paper="Oh et al., CVPR 2018 (design); Tan and Le, ICML 2019 (encoder)",
+        origin="your own training: `rotoscope train rgmp-lite --data IMAGES`",
+        licence="none: there are no weights to download",
+    ),
 )
 
+_LITE_ROW = ModelSpec(
+    name="deaot-lite",
+    task="track",
+    module="aot",
+    summary="DeAOT-T's design on EfficientNet-Lite0, trained on clips made from static images",
+    paper="Yang and Yang, NeurIPS 2022 (DeAOT); Tan and Le, ICML 2019 (encoder)",
+    origin="trained by this project, in the package",
+    licence="research use: the terms of the training images, see the model card",
+    shipped=True,
+)
 _AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
 _DEAOT_PAPER = "Yang and Yang, NeurIPS 2022"
 _AOT_SUMMARIES = {
@@ -153,8 +172,31 @@ _MIVOS_ROWS = (
     ),
 )
 
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, *_AOT_ROWS, *_MIVOS_ROWS)}
+_INTERACTIVE_ROWS = (
+    ModelSpec(
+        name="s2m-lite",
+        task="interact",
+        module="s2m_lite",
+        summary="clicks, boxes, lines and painted masks to masks, by EfficientNet-Lite0 and a light DeepLabV3+",
+        paper="ours; Chen et al., DeepLabV3+, ECCV 2018; Tan and Le, ICML 2019 (features)",
+        origin="`rotoscope train s2m-lite`",
+        licence="that of the images it is trained on",
+    ),
+    ModelSpec(
+        name="fusion-lite",
+        task="fuse",
+        module="fusion_lite",
+        summary="mixes the masks before and after a correction by nearness, and by what the picture shows",
+        paper="ours; after Cheng, Tai and Tang, MiVOS, CVPR 2021",
+        origin="`rotoscope train fusion-lite`",
+        licence="that of the images it is trained on",
+    ),
+)
+
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, _LITE_ROW, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
 DEFAULT_TRACKER = "mast-lite"
+DEFAULT_MASK_MAKER = "s2m-lite"
+_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +295,7 @@ def _load(name: str, task: Task, weights: str | Path | None, device: str, settin
         files = " or ".join(spec.official_files) or "a weights file"
         message = (
             f"'{spec.name}' ships no weights; get {files} from {spec.origin} (licence: {spec.licence}), "
-            f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with --weights"
+            f"then run `rotoscope weights import FILE --model {spec.name}`, or name the file with {_WEIGHTS_OPTIONS.get(spec.task, '--weights')}"
         )
         raise CheckpointError(message)
     return build(spec, read_checkpoint(path), device=pick_device(device), settings=settings)

@@ -143,12 +143,14 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self._taps = {index: stride for stride, index in taps.items()}
 
-    def forward(self, image: Float[Tensor, "b c h w"]) -> dict[int, Float[Tensor, "b _ _ _"]]:
+    def forward(self, image: Float[Tensor, "b c h w"], added: Float[Tensor, "b 32 h2 w2"] | None = None) -> dict[int, Float[Tensor, "b _ _ _"]]:
         """The last features of each stride (ceil(h / stride) cells high), from an image made by `normalise`.
 
-        The keys are the strides of the layer table; those above `output_stride` have the grid of `output_stride`.
+        The keys are the strides of the layer table; those above `output_stride` have the grid of `output_stride`. What is `added` to the stem's map
+        before its activation speaks of more than colours.
         """
-        x = F.relu6(self.stem(image), inplace=True)
+        x = self.stem(image)
+        x = F.relu6(x if added is None else x + added, inplace=True)
         features: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             x = block(x)

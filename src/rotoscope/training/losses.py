@@ -29,6 +29,12 @@ def hard_share(step: int, *, num_steps: int, least: float = 0.15, warm_up: float
     return progress * least + (1 - progress)
 
 
+def hard_share_between(step: int, start: int, end: int, *, least: float = 0.15) -> float:
+    """The share of pixels that count as hard: 1 until `start`, `least` from `end` on, and in between on a straight line (MiVOS, official code)."""
+    progress = min(1.0, max(0.0, (step - start) / max(end - start, 1)))
+    return 1 - progress * (1 - least)
+
+
 def soft_jaccard_loss(logits: Float[Tensor, "n classes h w"], labels: Int64[Tensor, "n h w"]) -> Float[Tensor, "n"]:
     """One minus the soft intersection over union of each sample, averaged over the classes in its labels, the background among them.
 

@@ -75,3 +75,22 @@ class Until:
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
         return self.rate.at(step) if step < self.end else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedRate:
+    """A rate that falls at once by a factor, whenever one of some steps is reached (MiVOS: by 10).
+
+    Attributes:
+        base: at the start.
+        falls_at: the steps.
+        factor: what remains of it each time.
+    """
+
+    base: float
+    falls_at: tuple[int, ...] = ()
+    factor: float = 0.1
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        return self.base * self.factor ** sum(step >= fall for fall in self.falls_at)

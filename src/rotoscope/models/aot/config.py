@@ -63,7 +63,7 @@ _TABLE = (
     AotConfig("deaot-l", "mobilenet-v2", 3, gated=True, long_term_gap=_EVERY_FIFTH),
     AotConfig("r50-deaot-l", "resnet-50", 3, gated=True, long_term_gap=_EVERY_FIFTH),
     AotConfig("swinb-deaot-l", "swin-b", 3, gated=True, long_term_gap=_EVERY_FIFTH, align_corners=False),
-    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True),  # ours: DeAOT-T on a smaller encoder
+    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True, long_edge=480),  # ours: DeAOT-T on a smaller encoder, for frames like its training's
 )
 
 VARIANTS = {config.name: config for config in _TABLE}

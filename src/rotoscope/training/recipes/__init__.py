@@ -59,7 +59,7 @@ _AOT_STAGES = {
     ":main": "real clips with masks",
     ":finetune": "one's own clips with masks, from weights",
 }
-_AOT_MODELS = ("deaot-lite", *(spec.name for spec in REGISTRY.values() if spec.module == "aot" and spec.name != "deaot-lite"))
+_AOT_MODELS = tuple(spec.name for spec in REGISTRY.values() if spec.module == "aot")
 _ROWS = (
     *(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items()),
     RecipeSpec("rgmp", "rgmp", "RGMP on pairs made from static images with masks"),
@@ -68,8 +68,15 @@ _ROWS = (
     RecipeSpec("rgmp-lite:main", "rgmp", "the same on real clips with masks", "rgmp-lite"),
     RecipeSpec("mast", "mast", "MAST on pairs of frames without masks"),
     RecipeSpec("mast:memory", "mast", "MAST on frames and what is remembered of them, from weights of the pair stage", "mast"),
+    RecipeSpec("mivos", "mivos", "MiVOS's propagation on clips made from static images"),
+    RecipeSpec("mivos:bl30k", "mivos", "the same on rendered clips with masks (BL30K), from weights of the first stage", "mivos"),
+    RecipeSpec("mivos:main", "mivos", "the same on real clips with masks, from weights", "mivos"),
+    RecipeSpec("s2m", "s2m", "S2M on static images with masks, with simulated lines"),
+    RecipeSpec("s2m-lite", "s2m", "S2M's design on EfficientNet-Lite0, with simulated clicks, boxes and lines"),
+    RecipeSpec("fusion", "fusion", "FusionNet on rendered clips with masks (BL30K), with weights of MiVOS"),
+    RecipeSpec("fusion:main", "fusion", "the same on real clips with masks, from weights of the first stage", "fusion"),
+    RecipeSpec("fusion-lite", "fusion", "our mixer of two results, on masks of static images with simulated errors"),
 )
-
 
 RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}
 
