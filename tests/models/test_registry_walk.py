@@ -22,7 +22,7 @@ KEYS = {
     "rgmp": (PARITY_DATA / "rgmp" / "keys.json", "rgmp"),
     "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
 }
-SETTINGS = {"rgmp": {"scales": (0.5,), "always_pad": False}}
+SETTINGS = {"rgmp": {"scales": (0.25,), "always_pad": False}}
 """What makes a tracker cheap enough for so many frames."""
 TRACKERS = [spec.name for spec in registry.list_models("track") if spec.shipped or spec.name in KEYS]
 """Others are the same code with more or wider layers; tests of their own build and run them."""
