@@ -79,13 +79,13 @@ def test_a_network_learns_one_clip_by_heart(task, monkeypatch) -> None:
     monkeypatch.setattr(SyntheticClips, "clips", lambda *_: (clips, torch.Generator().manual_seed(0)))
     optimiser = torch.optim.Adam(task.model.parameters(), lr=3e-2)
     totals = []
-    for _ in range(25):
+    for _ in range(18):
         losses = task.losses(batch, 0)
         totals.append(float(losses.total.detach()))
         losses.total.backward()
         optimiser.step()
         optimiser.zero_grad()
-    assert totals[-1] < 0.6 * totals[0]
+    assert totals[-1] < 0.65 * totals[0]
 
 
 def test_it_goes_two_steps_and_leaves_the_statistics_alone(task, tmp_path) -> None:

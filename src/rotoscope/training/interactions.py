@@ -180,9 +180,7 @@ def outline(region: Region, depth_share: float) -> Region:
     """The edge of what is left of a region when all that is less deep than a share of the deepest is taken away."""
     depth = _depth(region)
     shrunk = ((depth >= depth_share * depth.max()) & (region > 0)).astype(np.uint8)
-    inner = np.asarray(cv2.erode(shrunk, _SQUARE, borderType=cv2.BORDER_CONSTANT, borderValue=0), dtype=np.uint8)
-    edge: Region = shrunk - inner
-    return edge
+    return _edge(shrunk)
 
 
 def curve(region: Region, random: np.random.Generator) -> Region:
@@ -213,7 +211,7 @@ def _spoiled(truth: Region, overlap: float, random: np.random.Generator) -> Regi
         union = int((mask | truth).sum())
         if not union or not truth.any() or int((mask & truth).sum()) < overlap * union:
             break
-        edge = np.flatnonzero(outline(mask, 0.0)) if mask.any() else np.flatnonzero(truth)
+        edge = np.flatnonzero(_edge(mask)) if mask.any() else np.flatnonzero(truth)
         y, x = divmod(int(random.choice(edge)), mask.shape[1])
         reach = max(3, int(random.uniform(0.05, 0.3) * np.sqrt(truth.sum())))
         window = np.s_[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
@@ -221,6 +219,13 @@ def _spoiled(truth: Region, overlap: float, random: np.random.Generator) -> Regi
         change = cv2.dilate if random.random() < 0.5 else cv2.erode
         mask[window] = np.asarray(change(np.ascontiguousarray(mask[window]), brush, iterations=2), dtype=np.uint8)
     return mask
+
+
+def _edge(region: Region) -> Region:
+    """The outermost pixels of a region."""
+    inner = np.asarray(cv2.erode(region, _SQUARE, borderType=cv2.BORDER_CONSTANT, borderValue=0), dtype=np.uint8)
+    edge: Region = region - inner
+    return edge
 
 
 def _line(region: Region, random: np.random.Generator) -> Region:

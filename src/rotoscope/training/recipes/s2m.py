@@ -213,9 +213,9 @@ class S2mTask:
     def _previous(self, views: ObjectViews, random: np.random.Generator) -> Bool[Tensor, "n y x"]:
         """Masks from which the interactions start: none, or the truth, spoiled."""
         recipe, count = self.recipe, len(views.truth)
-        spoiled = spoiled_masks(views.truth, random.uniform(*recipe.overlaps, count).tolist(), random)
-        is_kept = torch.from_numpy(random.random(count) >= recipe.empty_share).to(views.truth.device)
-        return spoiled & is_kept[:, None, None]
+        bounds, is_kept = random.uniform(*recipe.overlaps, count), torch.from_numpy(random.random(count) >= recipe.empty_share)
+        previous = views.truth & is_kept.to(views.truth.device)[:, None, None]  # what is empty costs nothing to spoil
+        return spoiled_masks(previous, bounds.tolist(), random)
 
     def _first_hints(self, views: ObjectViews, previous: Bool[Tensor, "n y x"], random: np.random.Generator) -> Hints:
         """What is done first: a click, a box or lines for each sample."""
