@@ -6,11 +6,13 @@ from PIL import Image
 
 from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotNetwork
+from rotoscope.models.checkpoints import load_strictly
 from rotoscope.testing import moving_shapes
 from rotoscope.training.clip_source import SyntheticClips
 from rotoscope.training.image_bank import Decoded, ImageBank
 from rotoscope.training.loop import train
-from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, describe, fresh_network, load_lite_encoder
+from rotoscope.training.pretrained import lite_encoder_weights
+from rotoscope.training.recipes.aot import AotTask, build_task, default_recipe, describe, fresh_network
 from rotoscope.training.synthesis import SynthesisSettings
 from rotoscope.training.task import Draw, Task
 
@@ -37,7 +39,7 @@ def source() -> SyntheticClips:
 @pytest.fixture
 def task(source) -> AotTask:
     network = fresh_network(VARIANTS["deaot-lite"], seed=0)
-    load_lite_encoder(network)
+    load_strictly(network.encoder.layers, lite_encoder_weights())
     return AotTask(TINY, network, source)
 
 

@@ -32,8 +32,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def imagenet_normalised(image: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
     """A picture as networks take it that began with ImageNet weights: in 0..1, less the mean, over the deviation."""
-    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (image.float() / 255 - mean) / std
+    return imagenet_scaled(image.float() / 255)
+
+
+def imagenet_scaled(images: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """The same of pictures that are in 0..1 already."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
 
 
 def rgb_to_lab(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:

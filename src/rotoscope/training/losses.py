@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 VOID = 255
@@ -48,3 +48,11 @@ def soft_jaccard_loss(logits: Float[Tensor, "n classes h w"], labels: Int64[Tens
     missed = 1 - shared / (claimed + true - shared + 1e-6)
     is_present = (true > 0).to(probs)
     return (missed * is_present).sum(dim=1) / is_present.sum(dim=1)
+
+
+def mean_overlap(found: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> Float[Tensor, ""]:
+    """The mean intersection over union of the samples whose truth shows something, for the record of a training; 0 if none does."""
+    shared, union = (found & truth).sum(dim=(1, 2)), (found | truth).sum(dim=(1, 2))
+    is_seen = truth.flatten(1).any(dim=1)
+    overlap: Tensor = (shared / union.clamp(min=1) * is_seen).sum() / is_seen.sum().clamp(min=1)
+    return overlap

@@ -15,7 +15,7 @@ from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
 from rotoscope.ops.aggregate import merge_groups
-from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.color import imagenet_scaled
 from rotoscope.ops.confidence import scored
 from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
 from rotoscope.types import Frame, Masks
@@ -287,8 +287,7 @@ def working_size_of(hw: tuple[int, int], config: AotConfig) -> tuple[int, int]:
 def normalised(frame: Frame, config: AotConfig, device: str) -> Float[Tensor, "1 3 h w"]:
     """A frame as the encoder takes it."""
     image = resize_cubic(frame.image.to(device).float(), working_size_of(frame.hw, config)) / 255
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((image - mean) / std)[None].contiguous(memory_format=torch.channels_last)
+    return imagenet_scaled(image)[None].contiguous(memory_format=torch.channels_last)
 
 
 def _num_bytes(stored: Sequence[tuple[Tensor, Tensor]]) -> int:

@@ -11,10 +11,10 @@ from rotoscope.models.checkpoints import Checkpoint, load_strictly
 from rotoscope.nn.conv_norm import FrozenBatchNorm2d, fold_frozen_norms, fold_into
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, normalise
 from rotoscope.nn.resnet_bottleneck import EXPANSION, bottleneck_stage
+from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
 
 RESNET50_STAGES = (3, 4, 6, 3)  # He et al., 2016, table 1
 _LITE_STAGES = LITE0_STAGES[:5]
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0..1; the official code's
 
 
 class ResNetMaskEncoder(nn.Module):
@@ -32,8 +32,8 @@ class ResNetMaskEncoder(nn.Module):
 
     def __init__(self, blocks: tuple[int, int, int, int] = RESNET50_STAGES, *, width: int = 64) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(_MEAN)[None, :, None, None])
-        self.register_buffer("std", torch.tensor(_STD)[None, :, None, None])
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, :, None, None])
         self.image_stem = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.mask_stem = nn.Conv2d(1, width, 7, 2, 3)
         self.stem_norm: nn.Module = FrozenBatchNorm2d(width)

@@ -17,11 +17,12 @@ from rotoscope.datasets.clips import read_clips
 from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotConfig, AotNetwork, load_network
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint
-from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.color import imagenet_scaled
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
-from rotoscope.training.losses import hard_share
+from rotoscope.training.losses import hard_share, mean_overlap
+from rotoscope.training.pretrained import lite_encoder_weights
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.schedules import PolynomialRate, Rate, Shifted, Until
 from rotoscope.training.synthesis import Clips, SynthesisSettings
@@ -133,7 +134,7 @@ def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: P
     else:
         network = fresh_network(config, seed=recipe.seed)
         if recipe.model == "deaot-lite":
-            load_lite_encoder(network)
+            load_strictly(network.encoder.layers, lite_encoder_weights())  # type: ignore[arg-type] # only LiteEncoder has one module of that name
     if recipe.freeze_early:
         network.encoder.freeze_early()
     return AotTask(recipe, network.to(device, memory_format=torch.channels_last), source)  # type: ignore[call-overload] # torch's stubs lack it
@@ -202,7 +203,7 @@ class AotTask:
         )
         shuffle = identity_shuffles(images.shape[1], device=images.device)
         num_objects = clips.num_objects.tolist()
-        losses = clip_losses(self._network, _normalised(images), clips.labels, num_objects, settings, shuffle=shuffle)
+        losses = clip_losses(self._network, imagenet_scaled(images), clips.labels, num_objects, settings, shuffle=shuffle)
         figures = {"last_iou": _mean_iou(losses.predicted[-1], clips.labels[-1], num_objects), "reference_loss": losses.frames[0].detach().mean()}
         return StepLosses(losses.total, figures, _pictures(images, clips, losses) if with_pictures else None)
 
@@ -227,27 +228,11 @@ def fresh_network(config: AotConfig, *, seed: int) -> AotNetwork:
     return network
 
 
-def load_lite_encoder(network: AotNetwork) -> None:
-    """Fill the encoder of `deaot-lite` with the ImageNet weights that ship as `mast-lite`."""
-    from rotoscope.models.registry import find_weights, spec_of
-
-    path = find_weights(spec_of("mast-lite")).path
-    if path is not None:
-        load_strictly(network.encoder.layers, read_checkpoint(path))  # type: ignore[arg-type] # only LiteEncoder has one module of that name
-
-
-def _normalised(images: Float[Tensor, "t n 3 h w"]) -> Float[Tensor, "t n 3 h w"]:
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
-
-
 def _mean_iou(predicted: Int64[Tensor, "n h w"], truth: Int64[Tensor, "n h w"], num_objects: Sequence[int]) -> Tensor:
     """The mean intersection over union of the objects that are seen, over all samples; 0 if none is."""
     ids = torch.arange(1, 1 + max(*num_objects, 1), device=truth.device)[:, None, None]
     ours, theirs = predicted[:, None] == ids, truth[:, None] == ids
-    shared, union = (ours & theirs).sum(dim=(2, 3)), (ours | theirs).sum(dim=(2, 3))
-    is_seen = theirs.any(dim=3).any(dim=2)
-    return (shared / union.clamp(min=1))[is_seen].mean() if bool(is_seen.any()) else torch.zeros(())
+    return mean_overlap(ours.flatten(0, 1), theirs.flatten(0, 1))
 
 
 def _pictures(images: Float[Tensor, "t n 3 h w"], clips: Clips, losses: ClipLosses) -> SamplePictures:

@@ -20,10 +20,10 @@ from rotoscope.models import registry
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint, rename
 from rotoscope.models.fusion import OFFICIAL_NAMES, FusionNetwork
 from rotoscope.models.fusion_lite import BlendNetwork
-from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.color import imagenet_scaled
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
-from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, hard_share_between
+from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, hard_share_between, mean_overlap
 from rotoscope.training.object_views import ViewSettings, object_views
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.rounds_data import FusionSamples, simulated_samples, tracked_samples
@@ -161,18 +161,15 @@ class FusionTask:
         return simulated_samples(object_views(clips, ViewSettings(size=self.recipe.size), generator), random, generator)
 
     def _logits(self, samples: FusionSamples) -> Tensor:
-        mean, std = (torch.tensor(values, device=samples.images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         forward: Callable[..., Tensor] = self.model.__call__
         times = samples.nearness if self.recipe.model == "fusion-lite" else torch.stack((samples.nearness, 1 - samples.nearness), dim=1)
-        return forward((samples.images - mean) / std, samples.probs, samples.change, times)
+        return forward(imagenet_scaled(samples.images), samples.probs, samples.change, times)
 
 
 def _mean_iou(found: Tensor, truth: Tensor) -> Tensor:
     """The mean overlap over the samples whose object is seen."""
     found, theirs = found & (truth != VOID), truth == 1
-    shared, union = (found & theirs).sum(dim=(1, 2)), (found | theirs).sum(dim=(1, 2))
-    is_seen = theirs.flatten(1).any(dim=1)
-    return (shared / union.clamp(min=1) * is_seen).sum() / is_seen.sum().clamp(min=1)
+    return mean_overlap(found, theirs)
 
 
 def _pictures(samples: FusionSamples, fused: Tensor) -> SamplePictures:

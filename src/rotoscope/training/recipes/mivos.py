@@ -21,7 +21,7 @@ from rotoscope.models.mivos import OFFICIAL_NAMES, PropagationNetwork
 from rotoscope.models.mivos.network import sum_of_others
 from rotoscope.ops.affinity import KeyValue, read_memory
 from rotoscope.ops.aggregate import join_objects
-from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.color import imagenet_scaled
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
 from rotoscope.training.losses import bootstrapped_cross_entropy, hard_share_between
@@ -167,12 +167,11 @@ class MivosTask:
             clips, generator = self.source.clips(batch)
             images = through_camera(clips.images, _GREY, generator)
         share = hard_share_between(step, self.recipe.hard_from, self.recipe.hard_until, least=self.recipe.hard_share)
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         totals, overlaps, predicted = [], [], clips.labels[:, 0].clone()
         for place, count in enumerate(clips.num_objects.tolist()):
             if not count:
                 continue
-            probs = self._propagated((images[:, place] - mean) / std, clips.labels[0, place], count)
+            probs = self._propagated(imagenet_scaled(images[:, place]), clips.labels[0, place], count)
             labels = clips.labels[1:, place]
             totals.append(bootstrapped_cross_entropy(probs.log(), labels, share=share).sum())
             overlaps.append(_overlap(probs[-1].detach(), labels[-1]))

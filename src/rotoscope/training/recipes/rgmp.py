@@ -22,7 +22,8 @@ from rotoscope.models.rgmp.encoder import LiteMaskEncoder
 from rotoscope.models.rgmp.network import STRIDE, object_probability
 from rotoscope.training.augment import CameraSettings, MaskErrors, perturbed_masks, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
-from rotoscope.training.losses import VOID
+from rotoscope.training.losses import VOID, mean_overlap
+from rotoscope.training.pretrained import lite_encoder_weights
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.rgmp_chain import ChainSettings, chain_losses
 from rotoscope.training.schedules import PolynomialRate
@@ -120,12 +121,7 @@ def fresh_network(model: str, *, seed: int) -> RgmpNetwork:
         torch.manual_seed(seed)
         network = network_of(VARIANTS[model])
     if isinstance(network.encoder, LiteMaskEncoder):
-        from rotoscope.models.registry import find_weights
-        from rotoscope.models.registry import spec_of as model_spec
-
-        path = find_weights(model_spec("mast-lite")).path
-        if path is not None:
-            network.encoder.load_pictures(read_checkpoint(path))
+        network.encoder.load_pictures(lite_encoder_weights())
     return network
 
 
@@ -175,7 +171,7 @@ class RgmpTask:
             losses = chain_losses(self._network, images[:length], labels[:length], self._chain)
             total, probs = losses.total, losses.probs
         shown = labels[1 : 1 + len(probs)]
-        figures = {"last_iou": _iou(probs[-1] > 0.5, shown[-1])}
+        figures = {"last_iou": mean_overlap(probs[-1] > 0.5, shown[-1] == 1)}
         return StepLosses(total, figures, _pictures(images, labels, probs) if with_pictures else None)
 
 
@@ -195,13 +191,6 @@ def _pair_losses(
     logits = network(images[1], previous, related)
     loss = F.cross_entropy(logits.float(), labels[1], ignore_index=VOID, reduction="none").mean()
     return loss, object_probability(logits.detach())[None]
-
-
-def _iou(predicted: Tensor, labels: Tensor) -> Tensor:
-    truth = labels == 1
-    shared, union = (predicted & truth).sum(dim=(1, 2)), (predicted | truth).sum(dim=(1, 2))
-    is_seen = truth.flatten(1).any(dim=1)
-    return (shared / union.clamp(min=1))[is_seen].mean() if bool(is_seen.any()) else torch.zeros(())
 
 
 def _pictures(images: Tensor, labels: Tensor, probs: Tensor) -> SamplePictures:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint, rename
 from rotoscope.models.s2m import OFFICIAL_NAMES, S2mNetwork
 from rotoscope.models.s2m_lite import S2mLiteNetwork
-from rotoscope.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from rotoscope.ops.color import imagenet_scaled
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.clip_source import ClipSource, SyntheticClips
 from rotoscope.training.interactions import (
@@ -34,8 +34,9 @@ from rotoscope.training.interactions import (
     spoiled_masks,
     standard_click,
 )
-from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, hard_share_between, soft_jaccard_loss
+from rotoscope.training.losses import VOID, bootstrapped_cross_entropy, hard_share_between, mean_overlap, soft_jaccard_loss
 from rotoscope.training.object_views import ObjectViews, ViewSettings, object_views
+from rotoscope.training.pretrained import lite_encoder_weights
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.schedules import PolynomialRate, Rate
 from rotoscope.training.synthesis import SynthesisSettings
@@ -146,17 +147,8 @@ def fresh_network(model: str, *, seed: int) -> nn.Module:
             if isinstance(module, nn.Conv2d) and name != "enter":  # whose weights are zero
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     if isinstance(network, S2mLiteNetwork):
-        load_lite_encoder(network)
+        load_strictly(network.encoder, lite_encoder_weights())
     return network
-
-
-def load_lite_encoder(network: S2mLiteNetwork) -> None:
-    """Fill the encoder with the ImageNet weights that ship as `mast-lite`."""
-    from rotoscope.models.registry import find_weights, spec_of
-
-    path = find_weights(spec_of("mast-lite")).path
-    if path is not None:
-        load_strictly(network.encoder, read_checkpoint(path))
 
 
 class S2mTask:
@@ -243,8 +235,7 @@ class S2mTask:
         forward: Callable[..., Tensor] = self.model.__call__
         said = [previous.float(), *(maps.to(images) for maps in hints)]
         if self.recipe.model == "s2m":
-            mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-            return forward(torch.cat(((images - mean) / std, torch.stack(said[:3], dim=1)), dim=1))
+            return forward(torch.cat((imagenet_scaled(images), torch.stack(said[:3], dim=1)), dim=1))
         return forward(255 * images, torch.stack(said, dim=1))
 
     def _loss(self, logits: Float[Tensor, "n 1 y x"], views: ObjectViews, step: int) -> Float[Tensor, ""]:
@@ -269,9 +260,7 @@ def _clicks_on(views: ObjectViews, current: Bool[Tensor, "n y x"], random: np.ra
 def _mean_iou(found: Bool[Tensor, "n y x"], views: ObjectViews) -> Float[Tensor, ""]:
     """The mean overlap with the truth, over the samples that show an object."""
     ours, theirs = found & views.counts, views.truth & views.counts
-    shared, union = (ours & theirs).sum(dim=(1, 2)), (ours | theirs).sum(dim=(1, 2))
-    is_seen = theirs.flatten(1).any(dim=1)
-    return (shared / union.clamp(min=1) * is_seen).sum() / is_seen.sum().clamp(min=1)
+    return mean_overlap(ours, theirs)
 
 
 def _pictures(images: Float[Tensor, "n 3 y x"], views: ObjectViews, found: Bool[Tensor, "n y x"]) -> SamplePictures:
