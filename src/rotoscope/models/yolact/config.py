@@ -1,0 +1,56 @@
+"""The settings of YOLACT's networks and of how detections are read from them (YOLACT, ICCV 2019; YOLACT++, TPAMI 2020)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Backbone = Literal["resnet50", "resnet101", "darknet53", "efficientnet-lite0"]
+Suppression = Literal["fast", "cross-class", "classic"]
+
+
+@dataclass(frozen=True, slots=True)
+class YolactConfig:
+    """One configuration of YOLACT or YOLACT++.
+
+    Attributes:
+        class_names: what the classes are called, in the order of the network's outputs; the background is not among them.
+        backbone: the encoder; its strides 8, 16 and 32 feed the pyramid.
+        image_size: side, in pixels, to which pictures are resized, and the unit of `scales`.
+        scales: for each of the levels P3..P7 the sides of its priors, in pixels of an image of `image_size`.
+        ratios: width over height of the priors.
+        square_priors: the official bug that released weights of YOLACT (not ++) need: the height of a prior is its width.
+        num_prototypes: prototypes, and coefficients of each detection.
+        width: channels of the pyramid, of the prototype network and of the head.
+        deformable_interval: every how many-th residual block of stages 2 to 4 (counted within the stage) has a deformable convolution; 0 for none.
+        mask_iou: whether a network judges the masks (YOLACT++).
+        score_threshold: priors whose best class scores at most this are dropped at once.
+        suppression: which non-maximum suppression.
+        overlap_threshold: boxes that overlap a better one by more than this are dropped.
+        top_k: candidates for each class.
+        max_detections: that are returned for a frame at most.
+    """
+
+    class_names: tuple[str, ...]
+    backbone: Backbone = "resnet101"
+    image_size: int = 550
+    scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,))
+    ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    square_priors: bool = False
+    num_prototypes: int = 32
+    width: int = 256
+    deformable_interval: int = 0
+    mask_iou: bool = False
+    score_threshold: float = 0.05
+    suppression: Suppression = "fast"
+    overlap_threshold: float = 0.5
+    top_k: int = 200
+    max_detections: int = 100
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without the background."""
+        return len(self.class_names)
+
+    @property
+    def priors_per_cell(self) -> int:
+        """Priors at each position of a level; the same for all levels."""
+        return len(self.scales[0]) * len(self.ratios)
