@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rotoscope.datasets.davis import AnnotatedClip
     from rotoscope.evaluation.davis import ClipFiles, ClipScores
     from rotoscope.evaluation.davis_interactive import Rules, Sample, Session, SessionMaker, Start
+    from rotoscope.types import Fuser
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score masks by the measures of the field.")
 
@@ -131,7 +132,7 @@ def _session_maker(
 ) -> "SessionMaker":
     """What begins a session on a clip; the models are loaded once."""
     from rotoscope.models import registry
-    from rotoscope.tracking.rounds import LinearBlend
+    from rotoscope.tracking.rounds import LinearBlend, NewerWins
 
     if fuser[0] in ("blend", "none") and fuser[1] is not None:
         message = f"--fuser-weights belong to a model; --fuser {fuser[0]} has none"
@@ -139,15 +140,18 @@ def _session_maker(
     tracker = registry.load(model, weights=weights, device=device)
     shipped = next((spec.name for spec in registry.list_models("interact") if spec.shipped), "s2m")
     maker = registry.load_mask_maker(interaction[0] or shipped, weights=interaction[1], device=device)
-    without_model = {"blend": LinearBlend(), "none": None}
+    without_model: dict[str, Fuser] = {"blend": LinearBlend(), "none": NewerWins()}
     joined = without_model[fuser[0]] if fuser[0] in without_model else registry.load_fuser(fuser[0], weights=fuser[1], device=device)
 
     def begin(clip: "AnnotatedClip", object_ids: tuple[int, ...]) -> "Session":
-        from rotoscope.evaluation.davis_interactive import RoundsSession
+        from rotoscope.evaluation.davis_interactive import DrivenSession
+        from rotoscope.tracking.interactive import InteractiveSession
         from rotoscope.video.read import read_video
 
-        frames = list(read_video(clip.frame_paths[0].parent))
-        return RoundsSession(frames, object_ids, tracker, maker, joined)
+        session = InteractiveSession(list(read_video(clip.frame_paths[0].parent)), tracker, mask_maker=maker, fuser=joined)
+        for object_id in object_ids:
+            session.add_object(object_id)
+        return DrivenSession(session)
 
     return begin
 
