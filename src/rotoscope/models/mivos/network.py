@@ -32,11 +32,6 @@ class Picture(NamedTuple):
     eighth: Float[Tensor, "1 _ h2 w2"]
     quarter: Float[Tensor, "1 _ h4 w4"]
 
-    @property
-    def num_bytes(self) -> int:
-        """Its size."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self)
-
 
 class KeyValueHead(nn.Module):
     """Keys and values of the cells of a map."""
