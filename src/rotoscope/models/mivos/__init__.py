@@ -43,4 +43,6 @@ def build(config: MivosConfig, weights: Checkpoint, device: str) -> MivosTracker
     load_strictly(network, renamed)
     network.eval().requires_grad_(requires_grad=False).fold()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
+    if torch.device(device).type == "cpu":
+        network.tile()
     return MivosTracker(network, config)
