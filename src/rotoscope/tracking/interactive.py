@@ -36,7 +36,7 @@ class Budget:
     Attributes:
         mask_bytes: for the soft masks of the clip, compressed: 17 kB for an object at 480p. The others wait on disk.
         memory_bytes: for what the tracker remembers in a pass; None for no limit.
-        feature_bytes: for what it computes of frames, whoever is in them, so that later rounds need not: of 480p 9 to 47 MB a frame.
+        feature_bytes: for what it computes of frames, whoever is in them, so that later rounds need not: of 480p 8 to 48 MB a frame.
     """
 
     mask_bytes: int = 256 * 2**20
