@@ -61,9 +61,7 @@ class YolactDetector:
         return next(self.network.parameters()).device
 
 
-def detections_of(
-    outputs: RawOutputs, picture: int, hw: tuple[int, int], config: YolactConfig, judge: MaskIouNetwork | None = None
-) -> Detections:
+def detections_of(outputs: RawOutputs, picture: int, hw: tuple[int, int], config: YolactConfig, judge: MaskIouNetwork | None = None) -> Detections:
     """What the network's outputs say of one picture of a batch, on the CPU. The outputs stay as they are.
 
     Args:
