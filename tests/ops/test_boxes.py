@@ -141,7 +141,7 @@ def test_classic_suppression_is_the_greedy_loop(count: int, classes: int, seed: 
 def test_classic_suppression_is_greedy_across_its_blocks() -> None:
     boxes, scores = boxes_of(400, seed=3, side=40), scores_of(2, 400, seed=3, levels=50)
     kept = classic_nms(boxes, scores, overlap_threshold=0.3, most=1000, corner_pixels=True)
-    assert len(kept.indices) > 300
+    assert len(kept.indices) > 200
     assert pairs(kept) == one_by_one(boxes, scores, greedy=True, threshold=0.3, top_k=1000, least=0.0)
 
 

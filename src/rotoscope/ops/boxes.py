@@ -80,7 +80,8 @@ def iou(first: Float[Tensor, "*b n 4"], second: Float[Tensor, "*b m 4"], *, corn
 
 def covered(first: Float[Tensor, "*b n 4"], second: Float[Tensor, "*b m 4"]) -> Float[Tensor, "*b n m"]:
     """The share of each of the first boxes that lies in each of the second, in 0..1; 0 for boxes without area."""
-    return _share(intersection(first, second), area(first)[..., :, None])
+    shared = intersection(first, second)
+    return _share(shared, area(first)[..., :, None].expand_as(shared))
 
 
 def _share(part: Float[Tensor, "*b"], whole: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
