@@ -8,6 +8,15 @@ from rotoscope.errors import InputError
 Backbone = Literal["resnet50", "resnet101", "darknet53", "efficientnet-lite0"]
 Suppression = Literal["fast", "cross-class", "classic"]
 
+_Colour = tuple[float, float, float]
+_IMAGENET: tuple[_Colour, _Colour] = ((123.68, 116.78, 103.94), (58.40, 57.12, 57.38))  # official code, there as blue, green, red
+_PIXELS: dict[Backbone, tuple[_Colour, _Colour]] = {
+    "resnet50": _IMAGENET,
+    "resnet101": _IMAGENET,
+    "darknet53": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # official code
+    "efficientnet-lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),  # the lite release
+}
+
 
 @dataclass(frozen=True, slots=True)
 class YolactConfig:
@@ -22,6 +31,7 @@ class YolactConfig:
         square_priors: the official bug that released weights of YOLACT (not ++) need: the height of a prior is its width.
         num_prototypes: prototypes, and coefficients of each detection.
         width: channels of the pyramid, of the prototype network and of the head.
+        separable: the 3x3 convolutions of the pyramid and of the prototype network are separable and normalised (ours, for processors).
         deformable_interval: every how many-th residual block of stages 2 to 4 (counted within the stage) has a deformable convolution; 0 for none.
         mask_iou: whether a network judges the masks (YOLACT++).
         score_threshold: priors whose best class scores at most this are dropped at once.
@@ -47,6 +57,7 @@ class YolactConfig:
     square_priors: bool = False
     num_prototypes: int = 32
     width: int = 256
+    separable: bool = False
     deformable_interval: int = 0
     mask_iou: bool = False
     score_threshold: float = 0.05
@@ -80,6 +91,16 @@ class YolactConfig:
     def num_classes(self) -> int:
         """Classes without the background."""
         return len(self.class_names)
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """What is taken from red, green and blue (0..255) before the network sees them."""
+        return _PIXELS[self.backbone][0]
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]:
+        """What they are then divided by."""
+        return _PIXELS[self.backbone][1]
 
     @property
     def priors_per_cell(self) -> int:
