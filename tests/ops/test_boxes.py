@@ -208,9 +208,7 @@ def test_threads_do_not_change_what_is_kept() -> None:
 
 
 @some()
-@given(
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), count=st.integers(0, 3), seed=SEEDS, padding=st.sampled_from([0.0, 0.5, 1.0])
-)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), count=st.integers(0, 3), seed=SEEDS, padding=st.sampled_from([0.0, 0.5, 1.0]))
 def test_masks_are_cut_at_each_pixel_as_the_rule_says(size: tuple[int, int], count: int, seed: int, padding: float) -> None:
     height, width = size
     boxes = corners_of(torch.rand(count, 4, generator=torch.Generator().manual_seed(seed)))

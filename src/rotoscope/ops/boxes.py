@@ -148,7 +148,7 @@ def classic_nms(
     order = scores[class_ids, indices].sort(descending=True, stable=True).indices
     class_ids, indices = class_ids[order], indices[order]
     kept = order[:0]
-    for block in torch.arange(len(order), device=order.device).split(_BLOCK):
+    for block in torch.split(torch.arange(len(order), device=order.device), _BLOCK):
         if len(kept) >= most:
             break
         overlaps = iou(boxes[indices[torch.cat((kept, block))]], boxes[indices[block]], corner_pixels=corner_pixels)
@@ -199,4 +199,5 @@ def crop_masks(masks: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"], *, pa
     columns, rows = (torch.arange(length, dtype=boxes.dtype, device=boxes.device) for length in (width, height))
     in_columns = (columns >= x0 - padding) & (columns < x1 + padding)
     in_rows = (rows >= y0 - padding) & (rows < y1 + padding)
-    return masks * (in_rows[:, :, None] & in_columns[:, None, :])
+    is_inside: Tensor = in_rows[:, :, None] & in_columns[:, None, :]
+    return masks * is_inside

@@ -12,9 +12,9 @@ _OCTAVE = tuple(2 ** (third / 3) for third in range(3))  # YOLACT++, section 5.3
 _PLUS = replace(_BASE, square_priors=False, scales=tuple(tuple(side * factor for factor in _OCTAVE) for (side,) in _BASE.scales), mask_iou=True)
 
 
-def _scales(*sides: float) -> tuple[tuple[float, ...], ...]:
+def _scales(*sides: int) -> tuple[tuple[float, ...], ...]:
     """One scale for each level."""
-    return tuple((side,) for side in sides)
+    return tuple((float(side),) for side in sides)
 
 
 VARIANTS: Mapping[str, YolactConfig] = {
