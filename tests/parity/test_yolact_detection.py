@@ -3,6 +3,7 @@
 Each comparison has a sensitivity twin: with one deliberate fault it must exceed the same tolerance.
 """
 
+import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -270,18 +271,22 @@ def test_blue_and_red_in_the_other_order_would_be_noticed() -> None:
 
 
 @cache
-def plus_detections() -> Detections:
-    """What the official YOLACT++ on ResNet-50 finds in a picture of noise, read for a picture of 200 x 180 pixels."""
-    detector = plus_detector()
-    image = torch.from_numpy(np.random.RandomState(22).standard_normal((1, 3, 256, 256)).astype(np.float32))
-    with torch.inference_mode():
-        return detections_of(detector.network(image), 0, (180, 200), detector.config, detector.network.mask_iou)
-
-
-@cache
 def plus_detector() -> YolactDetector:
     tensors = official_weights(DATA / "keys.json", "yolact_plus_resnet50")
     return build(VARIANTS["yolact-plus-resnet50"], Checkpoint(tensors, "synthetic"), "cpu")
+
+
+@cache
+def plus_outputs() -> RawOutputs:
+    """What the official YOLACT++ on ResNet-50 says of a picture of noise."""
+    image = torch.from_numpy(np.random.RandomState(22).standard_normal((1, 3, 256, 256)).astype(np.float32))
+    with torch.no_grad():
+        return plus_detector().network(image)
+
+
+def plus_detections() -> Detections:
+    """The same, read for a picture of 200 x 180 pixels."""
+    return detections_of(plus_outputs(), 0, (180, 200), plus_detector().config, plus_detector().network.mask_iou)
 
 
 def test_masks_are_judged() -> None:
@@ -307,7 +312,11 @@ def matching(found: Detections, expected: dict[str, Tensor]) -> Tensor:
 
 
 def test_judging_as_another_class_would_be_noticed() -> None:
+    judge = copy.deepcopy(plus_detector().network.mask_iou)
+    assert judge is not None
+    judge.classify.weight.copy_(judge.classify.weight.roll(1, 0))
+    judge.classify.bias.copy_(judge.classify.bias.roll(1, 0))
     found, expected = plus_detections(), arrays("plus_detections")
-    assert found.mask_scores is not None
-    pairing = matching(found, expected).flip(0)
-    assert worst(found.mask_scores[pairing], expected["p50_pp_maskscore"]) > 1e-4
+    wrong = detections_of(plus_outputs(), 0, (180, 200), plus_detector().config, judge)
+    assert wrong.mask_scores is not None
+    assert worst(wrong.mask_scores[matching(found, expected)], expected["p50_pp_maskscore"]) > 1e-4

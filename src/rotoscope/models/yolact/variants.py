@@ -37,8 +37,7 @@ OFFICIAL_FILES: Mapping[str, str] = {
     "yolact-im700": "yolact_im700_54_800000.pth",
     "yolact-resnet50": "yolact_resnet50_54_800000.pth",
     "yolact-darknet53": "yolact_darknet53_54_800000.pth",
-    "yolact-pascal": "yolact_resnet50_pascal_120000.pth",
     "yolact-plus-resnet50": "yolact_plus_resnet50_54_800000.pth",
     "yolact-plus-base": "yolact_plus_base_54_800000.pth",
 }
-"""What the official repository calls its weights (commit of 2020 and later); none are released for `yolact-im400`."""
+"""What the official repository calls its weights (commit of 2020 and later); none are released for `yolact-im400` and `yolact-pascal`."""
