@@ -86,7 +86,7 @@ def test_pictures_of_any_shape(hw: tuple[int, int], keep: bool) -> None:
 
 @pytest.mark.parametrize("hw", [(0, 5), (5, 0)])
 def test_a_frame_without_pixels_is_refused(hw: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="frame 3 has .* nothing to see"):
+    with pytest.raises(InputError, match=r"frame 3 has .* nothing to see"):
         detector().detect(frame_of(hw, index=3))
 
 
@@ -264,7 +264,7 @@ def test_weights_load_by_name_with_settings(tmp_path: Path) -> None:
     loaded = registry.load_detector(weights=path, device="cpu", image_size=64, max_detections=3)
     frame = frame_of((48, 80))
     assert alike(loaded.detect(frame), with_settings(max_detections=3).detect(frame))
-    with pytest.raises(InputError, match="has no setting top; it has .*top_k"):
+    with pytest.raises(InputError, match=r"has no setting top; it has .*top_k"):
         registry.load_detector(weights=path, device="cpu", top=3)
     with pytest.raises(InputError, match="its task is 'detect'"):
         registry.load("yolact-lite", weights=path)
