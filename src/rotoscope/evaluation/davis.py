@@ -20,7 +20,7 @@ No torch here: the processes that score clips start quickly.
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,19 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScores:
-    """J and F of one object; `object_id` is its value in the annotations, 1 for the merged object of DAVIS-2016."""
+    """J and F of one object.
+
+    Attributes:
+        object_id: its value in the annotations, 1 for the merged object of DAVIS-2016.
+        j: the overlap.
+        f: the boundary.
+        proposal_id: its value in the predictions, where that is another (`evaluation.davis_unsupervised`); None where it is the same, or has none.
+    """
 
     object_id: int
     j: Series
     f: Series
+    proposal_id: int | None = None
 
     @property
     def j_and_f(self) -> float:
@@ -146,21 +154,23 @@ def find_predictions(clips: Sequence[AnnotatedClip], predictions: Path) -> list[
     return found
 
 
-def score_clips(files: Sequence[ClipFiles], *, workers: int = 1) -> Iterator[ClipScores]:
+def score_clips(files: Sequence[ClipFiles], *, workers: int = 1, score: Callable[[ClipFiles], ClipScores] | None = None) -> Iterator[ClipScores]:
     """The scores of each clip, in the order given, whatever the number of processes.
 
     With `workers` above 1, clips are shared out to so many new processes (spawned: a script that calls this needs the usual `__main__` guard).
+    `score` scores one clip: a function of a module; by default `score_clip`.
 
     Raises:
         InputError: a mask cannot be read, or has another size than its annotation.
     """
+    score = score or score_clip
     if workers <= 1 or len(files) <= 1:
-        yield from map(score_clip, files)
+        yield from map(score, files)
         return
     pool = ProcessPoolExecutor(min(workers, len(files)), multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         by_length = sorted(range(len(files)), key=lambda i: -len(files[i].annotation_paths))  # so that no long clip is left to the end
-        futures = {i: pool.submit(score_clip, files[i]) for i in by_length}
+        futures = {i: pool.submit(score, files[i]) for i in by_length}
         for i in range(len(files)):
             yield futures[i].result()
     finally:
