@@ -9,8 +9,8 @@ DAVIS-2017 evaluator has it:
 - An object without a proposal is compared with an empty mask: 0 in frames that show it, 1 in frames that do not.
 - The objects of a clip are those of its first annotation, which `Annotations_unsupervised` holds; pixels annotated 255 are left out.
 
-It differs where the official code stops: proposals are counted by the ids there are, not by the largest one, and a prediction of nothing but 0 and 255
-is one proposal; beside other ids 255 is background.
+It differs where the official code stops: proposals are counted by the ids there are, not by the largest one, and a prediction of nothing but 0 and
+255 is one proposal; beside other ids 255 is background.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """Average precision and recall as COCO counts them (https://cocodataset.org/#detection-eval), through faster-coco-eval.
 
-Figures equal those of pycocotools' `COCOeval`, which by itself is some ten times as slow, with these exceptions:
+Figures equal those of pycocotools' `COCOeval`, with these exceptions:
 
 - Sizes of detected masks are those of the masks. For results that hold both a box and a mask COCOeval takes the area of the box, so that its AP for
   small, medium and large objects depends on what else is in the file.

@@ -94,7 +94,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
     """
     name, content = _opened(source, "the ground truth")
     if not isinstance(content, Mapping):
-        message = f"{name} is a list, not an instances file of COCO; is it the file of predictions?"
+        message = f"{name} is not an instances file of COCO, which holds one object; is it the file of predictions?"
         raise InputError(message)
     missing = [part for part in ("images", "annotations", "categories") if not isinstance(content.get(part), Sequence)]
     if missing:
@@ -122,11 +122,11 @@ def read_predictions(source: Path | str | Sequence[Mapping[str, Any]], truth: Gr
         InputError: this is no results file, an entry of it is broken, or none fits the ground truth.
     """
     name, content = _opened(source, "the predictions")
-    if isinstance(content, Mapping) or not isinstance(content, Sequence):
-        hint = (
-            "is it the ground truth?" if "annotations" in content else "it must be a list of image_id, category_id, score, and segmentation or bbox"
-        )
-        message = f"{name} is not a results file of COCO; {hint}"
+    if isinstance(content, Mapping) and "annotations" in content:
+        message = f"{name} is not a results file of COCO; is it the ground truth?"
+        raise InputError(message)
+    if isinstance(content, Mapping | str) or not isinstance(content, Sequence):
+        message = f"{name} is not a results file of COCO; it must be a list of image_id, category_id, score, and segmentation or bbox"
         raise InputError(message)
     instances, skipped = [], Counter[str]()
     unknown: dict[str, None] = {}

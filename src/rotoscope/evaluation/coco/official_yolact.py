@@ -1,7 +1,7 @@
 """The figure that YOLACT's authors print: the evaluator in the official repository (dbolya/yolact, `eval.py` of the revision with YOLACT++).
 
-The 29.92 of its README for `yolact_base` on val2017 is such a figure. It follows COCO's rules but for five things, each a field of `OfficialRules` with
-the official way as the default. Report COCO's figures; these are for comparisons with theirs.
+The 29.92 of its README for `yolact_base` on val2017 is such a figure. It follows COCO's rules but for five things, each a field of `OfficialRules`
+with the official way as the default. Report COCO's figures; these are for comparisons with theirs.
 
 Beyond these: detections with the same score are in the order of a hash of the image's id there, in that of the ids here. And for YOLACT++ masks are
 ranked there by a rescored list and boxes by the class score; here both are ranked by the `score` of the file.

@@ -85,7 +85,7 @@ def _rows(scores: Sequence[CocoScores]) -> Iterator[_Row]:
         for size in SIZES:
             yield _Row("size", size, None, [(one.ap_by_size[size], one.ar_by_size[size]) for one in scores])
         for count in MOST_DETECTIONS:
-            yield _Row("count", f"best {count} per image and class", None, [(None, one.ar_by_count[count]) for one in scores])
+            yield _Row("count", f"best {count} per class", None, [(None, one.ar_by_count[count]) for one in scores])
     for index, category in enumerate(scores[0].categories):
         of_each = [one.categories[index] for one in scores]
         yield _Row("category", category.name, category.num_objects, [(one.ap, one.ar) for one in of_each])
