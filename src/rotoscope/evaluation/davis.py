@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +37,8 @@ from rotoscope.evaluation.measures import Summary, jaccard_and_boundary_f, summa
 
 PREDICTION_FOLDERS = ("{clip}", "480p/{clip}", "Annotations/480p/{clip}", "Annotations/{clip}", "{clip}/masks")
 """Where the masks of a clip are looked for: as the official evaluator wants them, as other tools write them, and as `rotoscope track` does."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +156,26 @@ def find_predictions(clips: Sequence[AnnotatedClip], predictions: Path) -> list[
     return found
 
 
-def score_clips(files: Sequence[ClipFiles], *, workers: int = 1, score: Callable[[ClipFiles], ClipScores] | None = None) -> Iterator[ClipScores]:
+def score_clips(files: Sequence[ClipFiles], *, workers: int = 1) -> Iterator[ClipScores]:
     """The scores of each clip, in the order given, whatever the number of processes.
 
     With `workers` above 1, clips are shared out to so many new processes (spawned: a script that calls this needs the usual `__main__` guard).
-    `score` scores one clip: a function of a module; by default `score_clip`.
 
     Raises:
         InputError: a mask cannot be read, or has another size than its annotation.
     """
-    score = score or score_clip
+    return each_clip(score_clip, files, workers=workers)
+
+
+def each_clip(work: Callable[[ClipFiles], Result], files: Sequence[ClipFiles], *, workers: int) -> Iterator[Result]:
+    """What `work`, a function of a module, makes of each clip, in the order given; in so many processes, as `score_clips` tells."""
     if workers <= 1 or len(files) <= 1:
-        yield from map(score, files)
+        yield from map(work, files)
         return
     pool = ProcessPoolExecutor(min(workers, len(files)), multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         by_length = sorted(range(len(files)), key=lambda i: -len(files[i].annotation_paths))  # so that no long clip is left to the end
-        futures = {i: pool.submit(score, files[i]) for i in by_length}
+        futures = {i: pool.submit(work, files[i]) for i in by_length}
         for i in range(len(files)):
             yield futures[i].result()
     finally:

@@ -14,27 +14,44 @@ It differs where the official code stops: proposals are counted by the ids there
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rotoscope.datasets.davis import VOID, AnnotatedClip, read_label_map
 from rotoscope.errors import InputError
 from rotoscope.evaluation import report
-from rotoscope.evaluation.davis import ClipFiles, ClipScores, ObjectScores, Series, find_predictions, score_clips
+from rotoscope.evaluation.davis import ClipFiles, ClipScores, ObjectScores, Series, each_clip, find_predictions
 from rotoscope.evaluation.measures import Mask, boundary_radius, jaccard_and_boundary_f, summarize
-from rotoscope.ops.assignment import best_assignment
 
 MOST_PROPOSALS = 20
 """Per clip (the challenge's)."""
 ANNOTATIONS_FOLDER = "Annotations_unsupervised"
 
-_EMPTY = -1
-"""Stands for a proposal without pixels, for an object that has none."""
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """J and F of all pairs in a clip.
+
+    Attributes:
+        name: the clip.
+        frame_names: of all frames.
+        object_ids: the objects.
+        proposal_ids: at least as many; None for an empty one.
+        values: in 0..1, `[frames, objects, proposals, 2]`.
+        notes: what was ignored, in words.
+    """
+
+    name: str
+    frame_names: tuple[str, ...]
+    object_ids: tuple[int, ...]
+    proposal_ids: tuple[int | None, ...]
+    values: NDArray[np.float64]
+    notes: tuple[str, ...]
 
 
 def find_proposals(clips: Sequence[AnnotatedClip], predictions: Path) -> list[ClipFiles]:
@@ -55,12 +72,12 @@ def find_proposals(clips: Sequence[AnnotatedClip], predictions: Path) -> list[Cl
 
 
 def score_proposals(files: Sequence[ClipFiles], *, workers: int = 1) -> Iterator[ClipScores]:
-    """The scores of each clip, in the order given, as `evaluation.davis.score_clips` does it.
+    """The scores of each clip, in the order given, in so many processes as `evaluation.davis.score_clips` has them.
 
     Raises:
         InputError: a file cannot be read or has another size than its annotation, or there are more than 20 proposals.
     """
-    return score_clips(files, workers=workers, score=_score_files)
+    return map(_matched, each_clip(_measure_files, files, workers=workers))
 
 
 def score_label_maps(name: str, frame_names: Sequence[str], given: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> ClipScores:
@@ -75,18 +92,7 @@ def score_label_maps(name: str, frame_names: Sequence[str], given: Sequence[NDAr
     Raises:
         InputError: maps have different sizes or numbers, there is no object, or there are more than 20 proposals.
     """
-    _check_sizes(name, frame_names, given, predicted)
-    object_ids = _ids(given[:1])
-    if not object_ids:
-        message = f"clip '{name}': the first annotation holds no object; objects are those of the first frame"
-        raise InputError(message)
-    proposal_ids = _proposal_ids(name, predicted)
-    columns = [*proposal_ids, *[_EMPTY] * (len(object_ids) - len(proposal_ids))]
-    values = np.array([_score_frame(truth, maps, object_ids, columns) for truth, maps in zip(given, predicted, strict=True)])
-    quality = values.mean(axis=(0, 3))  # J&F, [objects, proposals]
-    pairs = best_assignment(torch.from_numpy(quality))
-    objects = tuple(_object_scores(object_ids[row], columns[column], values[:, row, column]) for row, column in pairs)
-    return ClipScores(name, tuple(frame_names), objects, _notes(name, given, object_ids))
+    return _matched(_measure(name, frame_names, given, predicted))
 
 
 def as_dict(clips: Sequence[ClipScores]) -> dict[str, Any]:
@@ -102,12 +108,38 @@ def as_dict(clips: Sequence[ClipScores]) -> dict[str, Any]:
     return said
 
 
-def _score_files(files: ClipFiles) -> ClipScores:
+def _measure_files(files: ClipFiles) -> _Measured:
     given = [read_label_map(path) for path in files.annotation_paths]
     predicted = [read_label_map(path) for path in files.prediction_paths if path is not None]
     if files.merged:
         given = [(labels != 0).astype(np.uint8) for labels in given]
-    return score_label_maps(files.name, [path.stem for path in files.annotation_paths], given, predicted)
+    return _measure(files.name, [path.stem for path in files.annotation_paths], given, predicted)
+
+
+def _measure(name: str, frame_names: Sequence[str], given: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> _Measured:
+    _check_sizes(name, frame_names, given, predicted)
+    object_ids = _ids(given[:1])
+    if not object_ids:
+        message = f"clip '{name}': the first annotation holds no object; objects are those of the first frame"
+        raise InputError(message)
+    proposal_ids = _proposal_ids(name, predicted)
+    padded: list[int | None] = [*proposal_ids, *[None] * (len(object_ids) - len(proposal_ids))]
+    values = np.array([_measure_frame(truth, maps, object_ids, padded) for truth, maps in zip(given, predicted, strict=True)])
+    return _Measured(name, tuple(frame_names), object_ids, tuple(padded), values, _notes(name, given, object_ids))
+
+
+def _matched(clip: _Measured) -> ClipScores:
+    """The scores of the best assignment."""
+    import torch  # only here: the processes that measure start quickly without it
+
+    from rotoscope.ops.assignment import best_assignment
+
+    quality = torch.from_numpy(clip.values.mean(axis=(0, 3)))  # J&F
+    objects = []
+    for row, column in best_assignment(quality):
+        j, f = (Series(tuple(values), summarize(values)) for values in clip.values[:, row, column].T.tolist())
+        objects.append(ObjectScores(clip.object_ids[row], j, f, clip.proposal_ids[column]))
+    return ClipScores(clip.name, clip.frame_names, tuple(objects), clip.notes)
 
 
 def _check_sizes(name: str, frame_names: Sequence[str], given: Sequence[NDArray[Any]], predicted: Sequence[NDArray[Any]]) -> None:
@@ -138,17 +170,17 @@ def _proposal_ids(name: str, predicted: Sequence[NDArray[Any]]) -> tuple[int, ..
     return ids
 
 
-def _score_frame(
-    given: NDArray[Any], predicted: NDArray[Any], object_ids: Sequence[int], proposal_ids: Sequence[int]
+def _measure_frame(
+    given: NDArray[Any], predicted: NDArray[Any], object_ids: Sequence[int], proposal_ids: Sequence[int | None]
 ) -> list[list[tuple[float, float]]]:
     """J and F of every object (outer) with every proposal (inner)."""
     void = given == VOID
     objects = [given == object_id for object_id in object_ids]
-    proposals = [(predicted == proposal_id) & ~void for proposal_id in proposal_ids]
-    return [[_measured(proposal, truth) for proposal in proposals] for truth in objects]
+    proposals = [np.zeros_like(void) if proposal_id is None else (predicted == proposal_id) & ~void for proposal_id in proposal_ids]
+    return [[_j_and_f(proposal, truth) for proposal in proposals] for truth in objects]
 
 
-def _measured(proposal: Mask, truth: Mask) -> tuple[float, float]:
+def _j_and_f(proposal: Mask, truth: Mask) -> tuple[float, float]:
     """J and F; pairs whose boundaries are too far apart to match anywhere, which are most, are 0 without a look at the pixels."""
     x, y, width, height = cv2.boundingRect(proposal.view(np.uint8))
     other_x, other_y, other_width, other_height = cv2.boundingRect(truth.view(np.uint8))
@@ -157,11 +189,6 @@ def _measured(proposal: Mask, truth: Mask) -> tuple[float, float]:
     if apart and width and other_width:
         return 0.0, 0.0
     return jaccard_and_boundary_f(proposal, truth)
-
-
-def _object_scores(object_id: int, proposal_id: int, values: NDArray[np.float64]) -> ObjectScores:
-    j, f = (Series(tuple(measure.tolist()), summarize(measure.tolist())) for measure in values.T)
-    return ObjectScores(object_id, j, f, None if proposal_id == _EMPTY else proposal_id)
 
 
 def _notes(name: str, given: Sequence[NDArray[Any]], object_ids: Sequence[int]) -> tuple[str, ...]:
