@@ -25,7 +25,15 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["track", "--help"], ["train", "--help"], ["evaluate", "davis", "--help"], ["weights", "list", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["track", "--help"],
+        ["train", "--help"],
+        ["evaluate", "davis", "--help"],
+        ["evaluate", "coco", "--help"],
+        ["weights", "list", "--help"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
