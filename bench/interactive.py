@@ -46,7 +46,7 @@ def _rounds(model: str, num_objects: int, *, feature_bytes: int) -> tuple[float,
     return seconds[0], seconds[1]
 
 
-def _tracker(model: str):  # noqa: ANN202 - its type would import torch models before the process is set up
+def _tracker(model: str):
     """The tracker with its shipped weights; MiVOS, whose weights are not ours to ship, with random ones."""
     from rotoscope.models import registry
 
