@@ -19,7 +19,7 @@ _MOST_NAMED = 3  # unreadable images that are named on the screen; the summary l
 
 
 def detect(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, videos; a stream URL, or a camera number.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders of images, videos; a stream URL, or a camera number.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")] = Path("detections"),
     model: Annotated[str, typer.Option(help="A model of `rotoscope weights list` that detects.")] = "yolact-lite",
