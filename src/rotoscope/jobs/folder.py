@@ -67,7 +67,8 @@ class RunFolder:
         existing: what to do when the folder holds a run.
 
     Raises:
-        OutputError: the folder is a file or not writable, another run holds its lock, or it holds a run and `existing` is "refuse".
+        OutputError: the folder is a file or not writable, another run holds its lock, it holds a run and `existing` is "refuse", or it holds
+            masks that no run made and `existing` is not "overwrite".
         InputError: the run to resume was started with other settings; the message lists the differences.
     """
 
@@ -80,7 +81,13 @@ class RunFolder:
         self._state = self._folder.private / "state.safetensors"
         try:
             if not self._folder.resumes(plan, existing):
-                self._folder.begin(plan, stale=(self._state, self._records.path, self.summary, *self.masks.glob("*.png")))
+                stale = sorted(self.masks.glob("*.png"))
+                if stale and existing != "overwrite":
+                    message = (
+                        f"{self.masks} holds masks of another origin, such as {stale[0].name}; --overwrite removes them, or choose another folder"
+                    )
+                    raise OutputError(message)
+                self._folder.begin(plan, stale=(self._state, self._records.path, self.summary, *stale))
             prepare_folder(self.masks)
         except BaseException:
             self._folder.release()
