@@ -4,7 +4,7 @@ What a person gives is never altered by anything but that person. Every step is 
 is the same after undo as before, bit for bit.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rotoscope.errors import InputError
+from rotoscope.tracking.adopting import adopt
 from rotoscope.tracking.carrying import Carrying, PropagationStep
 from rotoscope.tracking.drawing import Drawing, nothing
 from rotoscope.tracking.edits import Points, add_pixels, brush_pixels, erase_pixels, places_of, signs_of
@@ -343,6 +344,11 @@ class InteractiveSession:
             OutputError: in a step: the result cannot be stored; all before it is kept.
         """
         return self._carrying.start(frame_indices)
+
+    def adopt(self, given: Mapping[int, Masks], results: Iterable[tuple[int, Masks]]) -> Generator[int]:
+        """Start from masks that were made elsewhere, such as those of `rotoscope track`: see `rotoscope.tracking.adopting.adopt`."""
+        with self._project.lock:
+            return adopt(self._drawing, given, results)
 
     def suggest_frames(self, count: int) -> list[int]:
         """The frames that are most worth a look, at most `count`, the best first; given frames are none of them.
