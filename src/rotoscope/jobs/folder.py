@@ -14,13 +14,17 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import filelock
+import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from rotoscope._files import output_error, write_atomically
 from rotoscope.errors import InputError, OutputError
-from rotoscope.types import Frame
+from rotoscope.jobs.track import TrackResult
+from rotoscope.types import Frame, Masks
+from rotoscope.video.masks import read_stored_labels
 from rotoscope.video.write import prepare_folder
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -44,6 +48,13 @@ class FrameRecord:
         return cls(**fields)
 
 
+def record_of(result: TrackResult, file: str) -> FrameRecord:
+    """What the summary says of a result whose labels are in a file."""
+    counts = np.bincount(result.labels.ravel(), minlength=1 + max(result.object_ids, default=0))
+    objects = {object_id: {"area_pixels": int(counts[object_id]), "confidence": round(score, 4)} for object_id, score in result.scores.items()}
+    return FrameRecord(result.frame_index, result.time_seconds, file, result.given, objects)
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is.
@@ -59,6 +70,11 @@ class Progress:
     next_frame: int | None = None
     seconds: float = 0.0
     finished: bool = False
+
+
+def plan_path(root: Path) -> Path:
+    """Where a run says what it does; a folder without it holds no run."""
+    return root / ".rotoscope" / "plan.json"
 
 
 class RunFolder:
@@ -166,7 +182,7 @@ class RunFolder:
 
     def _settle(self, plan: dict[str, Any], existing: Existing) -> None:
         """Start afresh, or make sure that what is there can be resumed."""
-        path = self._private / "plan.json"
+        path = plan_path(self.root)
         plan = json.loads(json.dumps(plan))
         if path.is_file() and existing == "resume":
             _require_same(json.loads(path.read_text(encoding="utf-8")), plan)
@@ -177,6 +193,59 @@ class RunFolder:
         for stale in (self._state, self._records, self.summary, *self.masks.glob("*.png")):
             stale.unlink(missing_ok=True)
         write_atomically(path, json.dumps(plan, indent=1).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What a run left in its folder.
+
+    Attributes:
+        video: as it was named when the run was started.
+        hw: height and width of its frames.
+        records: by frame, ascending.
+        masks: the folder of the files that the records name.
+    """
+
+    video: str
+    hw: tuple[int, int]
+    records: tuple[FrameRecord, ...]
+    masks: Path
+
+    def masks_of(self, record: FrameRecord) -> Masks:
+        """The masks of a frame, over the objects known there.
+
+        Raises:
+            MaskError: the file is missing or damaged.
+        """
+        labels = torch.from_numpy(read_stored_labels(self.masks / record.file))
+        present = [object_id for object_id in torch.unique(labels).tolist() if object_id != 0]
+        return Masks.from_labels(labels, sorted({*record.objects, *present}))
+
+
+def read_finished(root: Path) -> FinishedRun:
+    """What is in the folder of a run that came to its end.
+
+    Raises:
+        InputError: there is no run, it did not come to its end, or files of it are missing.
+    """
+    path = root / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        records = tuple(FrameRecord.from_json(json.dumps(record)) for record in summary["frames"])
+        video, hw = str(summary["video"]), (int(summary["height"]), int(summary["width"]))
+        is_complete = bool(summary["complete"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{root} holds no finished run ({path.name}: {error}); give the folder that `rotoscope track` wrote with -o"
+        raise InputError(message) from error
+    if not is_complete or not records:
+        message = f"the run in {root} did not come to its end; go on with it first, by `rotoscope track` with --resume"
+        raise InputError(message)
+    folders = [folder for folder in sorted((root / "masks").glob("*")) if all((folder / record.file).is_file() for record in records)]
+    if not folders:
+        message = f"{root / 'masks'} lacks masks that {path.name} names; give a folder as `rotoscope track` wrote it"
+        raise InputError(message)
+    named = [folder for folder in folders if folder.name == Path(video).stem]
+    return FinishedRun(video, hw, records, (named or folders)[0])
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
