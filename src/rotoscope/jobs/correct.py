@@ -155,8 +155,8 @@ class CorrectRun:
             "frames_without_masks": sorted(set(range(session.num_frames)) - set(masked_frames(session))),
             "suggested_frames": session.suggest_frames(num_suggested) if num_suggested else [],
             "steps": [asdict(step) for step in steps_of(self.request.project)],
-            "output": None if self.request.output is None else str(self.request.output.folder),
-            "warnings": [*self.notes, *session.warnings, *([] if self._clip is None else self._clip.warnings)],
+            "notes": self.notes,
+            "warnings": [*session.warnings, *([] if self._clip is None else self._clip.warnings)],
         }
 
     def _taken_over(self, origin: FinishedRun) -> Iterator[CorrectStep]:
@@ -204,30 +204,33 @@ def _clip_path(request: CorrectRequest, origin: FinishedRun | None) -> Path | No
     Raises:
         InputError: there is no project and no clip to begin one with, the clip is not where it was, or it is live.
     """
+    draws = any(isinstance(one, Drawn) for one in request.corrections)
+    begins = draws or request.propagate or origin is not None
+    if not is_project(request.project):
+        _check_beginning(request, begins=begins, has_clip=request.clip is not None or origin is not None)
     if request.clip is not None:
         if (request.clip.isdecimal() and not Path(request.clip).exists()) or is_live_source(request.clip):
             message = f"{request.clip} is a live source, whose frames come only once; record it first"
             raise InputError(message)
         return Path(request.clip)
-    if not is_project(request.project):
-        return _path_of_first(request.project, origin)
-    sees = request.propagate or request.output is not None or any(isinstance(one, Drawn) for one in request.corrections)
-    if not sees and unseen_frames(request.project) is not None:
+    if origin is not None and not is_project(request.project):
+        if Path(origin.video).exists():
+            return Path(origin.video)
+        message = f"the clip of the run was {origin.video}, which is not there from here; say where it is with --clip CLIP"
+        raise InputError(message)
+    if not (begins or request.output is not None) and unseen_frames(request.project) is not None:
         return None
     return remembered_clip(request.project)
 
 
-def _path_of_first(project: Path, origin: FinishedRun | None) -> Path:
-    """The clip of a project that is about to begin."""
-    if origin is not None and Path(origin.video).exists():
-        return Path(origin.video)
-    if origin is not None:
-        message = f"the clip of the run was {origin.video}, which is not there from here; say where it is with --clip CLIP"
-    elif plan_path(project).is_file():
-        message = f"{project} holds results and no project; begin one from them in another folder, with --from {project}"
-    else:
-        message = f"there is no project {project}; begin it with --clip CLIP, or with --from OUT after `rotoscope track`"
-    raise InputError(message)
+def _check_beginning(request: CorrectRequest, *, begins: bool, has_clip: bool) -> None:
+    """Refuse to begin a project without a clip, or for something that needs one that is there."""
+    if plan_path(request.project).is_file():
+        message = f"{request.project} holds results and no project; begin one from them in another folder, with --from {request.project}"
+        raise InputError(message)
+    if not has_clip or not begins:
+        message = f"there is no project {request.project}; begin it with --clip CLIP and a mark such as --click x,y, or with --from OUT"
+        raise InputError(message)
 
 
 def _numbered(project: Path, clip: Clip | None) -> Sequence[Frame]:

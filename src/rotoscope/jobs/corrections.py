@@ -163,11 +163,19 @@ def _draw(session: InteractiveSession, correction: Marked | MaskFile | Brushed |
         case MaskFile():
             session.interact(*_painted(correction, hw), region=correction.region)
         case Absent():
+            _check_object(session, correction.object_id)
             session.add_mask(correction.frame_index, correction.object_id, torch.zeros(hw, dtype=torch.bool))
         case Brushed(erases=True):
             session.erase(correction.frame_index, correction.path, object_id=correction.object_id, radius_pixels=correction.radius_pixels)
         case Brushed():
             session.add_brush(correction.frame_index, correction.object_id, correction.path, radius_pixels=correction.radius_pixels)
+
+
+def _check_object(session: InteractiveSession, object_id: int) -> None:
+    known = [info.object_id for info in session.objects]
+    if object_id not in known:
+        message = f"object {object_id} does not exist; there are {known}"
+        raise InputError(message)
 
 
 def _rewind(session: InteractiveSession, rewind: Rewind, project: Path) -> None:
@@ -205,24 +213,26 @@ def _taken_apart(correction: Correction, clip: Clip) -> Iterator[Correction]:
 
 def _checked(correction: Correction, clip: Clip, *, resize: bool) -> tuple[str, ...]:
     """Refuse what no state of the project could make right; notes about a mask."""
-    notes: tuple[str, ...] = ()
-    if isinstance(correction, Marked | LineFile | MaskFile) and correction.region is not None:
-        checked_region(correction.region, clip.hw)
-    if isinstance(correction, Marked | MaskFile | Brushed | Absent):
-        _check_frame(correction.frame_index, clip)
-    match correction:
+    if isinstance(correction, Rewind | Rename | Remove):
+        return ()
+    frames = [line.frame_index for line in _lines(correction)] if isinstance(correction, LineFile) else [correction.frame_index]
+    for frame_index in frames:
+        _check_frame(frame_index, clip)
+    return _check_drawn(correction, clip.hw, resize=resize)
+
+
+def _check_drawn(drawn: Drawn, hw: tuple[int, int], *, resize: bool) -> tuple[str, ...]:
+    region = checked_region(drawn.region, hw) if isinstance(drawn, Marked | LineFile | MaskFile) and drawn.region is not None else None
+    if isinstance(drawn, MaskFile | Brushed | Absent) and drawn.object_id is not None:
+        check_object_ids([drawn.object_id])
+    match drawn:
         case Marked():
-            region = None if correction.region is None else checked_region(correction.region, clip.hw)
-            check_places(Strokes(correction.strokes, region), clip.hw)
-        case LineFile():
-            for line in _lines(correction):
-                _check_frame(line.frame_index, clip)
+            check_places(Strokes(drawn.strokes, region), hw)
         case MaskFile():
-            notes = read_labels(correction.path, hw=clip.hw, resize=resize).notes
+            return read_labels(drawn.path, hw=hw, resize=resize).notes
         case Brushed():
-            check_object_ids([correction.object_id])
-            brush_pixels(torch.tensor(correction.path), correction.radius_pixels, clip.hw)
-    return notes
+            brush_pixels(torch.tensor(drawn.path), drawn.radius_pixels, hw)
+    return ()
 
 
 def _check_frame(frame_index: int, clip: Clip) -> None:

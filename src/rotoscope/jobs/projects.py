@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 
@@ -137,30 +137,21 @@ def _noted(folder: Path) -> dict[str, str]:
 def _said(events: Sequence[Event]) -> str:
     """A step in words; what follows its event are results that belong to it."""
     first = events[0]
-    text = _WORDS[first.kind].format_map(_Values(first.body))
-    results = len({event.body["frame"] for event in events if event.kind == "result"})
-    return f"{text}, {results} frames" if first.kind == "propagate" else text
-
-
-class _Values(dict[str, Any]):
-    """The values of an event, lists as words."""
-
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        super().__init__({name: _listed(value) if isinstance(value, list) else value for name, value in body.items()})
-        self["how"] = "marked" if body.get("interactions") else "painted"
-
-
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(str(value) for value in values)
+    return _WORDS[first.kind].format(
+        **{name: first.body[name] for name in ("frame", "object_id", "name") if name in first.body},
+        objects=" and ".join(f"object {object_id}" for object_id in first.body.get("object_ids", ())),
+        how="marked" if first.body.get("interactions") else "painted",
+        reached=len({event.body["frame"] for event in events if event.kind == "result"}),
+    )
 
 
 _WORDS = {
     "object": "object {object_id} is {name}",
     "remove": "object {object_id} removed",
-    "draw": "frame {frame}: object {object_ids} {how}",
+    "draw": "frame {frame}: {objects} {how}",
     "accept": "frame {frame} accepted",
     "reset_frame": "frame {frame} reset",
     "reset": "all reset",
-    "propagate": "carried on from frame {frames}",
+    "propagate": "masks carried on to {reached} frames",
 }
 """What each step of `rotoscope.tracking.history` is called."""
