@@ -235,7 +235,8 @@ def read_finished(root: Path) -> FinishedRun:
         video, hw = str(summary["video"]), (int(summary["height"]), int(summary["width"]))
         is_complete = bool(summary["complete"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{root} holds no finished run ({path.name}: {error}); give the folder that `rotoscope track` wrote with -o"
+        reason = error.strerror if isinstance(error, OSError) else f"it is no summary: {error!r}"
+        message = f"{root} holds no finished run ({path.name}: {reason}); give the folder that `rotoscope track` wrote with -o"
         raise InputError(message) from error
     if not is_complete or not records:
         message = f"the run in {root} did not come to its end; go on with it first, by `rotoscope track` with --resume"

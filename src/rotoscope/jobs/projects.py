@@ -136,12 +136,12 @@ def _noted(folder: Path) -> dict[str, str]:
 
 def _said(events: Sequence[Event]) -> str:
     """A step in words; what follows its event are results that belong to it."""
-    first = events[0]
+    first, reached = events[0], len({event.body["frame"] for event in events if event.kind == "result"})
     return _WORDS[first.kind].format(
         **{name: first.body[name] for name in ("frame", "object_id", "name") if name in first.body},
         objects=" and ".join(f"object {object_id}" for object_id in first.body.get("object_ids", ())),
         how="marked" if first.body.get("interactions") else "painted",
-        reached=len({event.body["frame"] for event in events if event.kind == "result"}),
+        reached=f"{reached} frame{'' if reached == 1 else 's'}",
     )
 
 
@@ -152,6 +152,6 @@ _WORDS = {
     "accept": "frame {frame} accepted",
     "reset_frame": "frame {frame} reset",
     "reset": "all reset",
-    "propagate": "masks carried on to {reached} frames",
+    "propagate": "masks carried on to {reached}",
 }
 """What each step of `rotoscope.tracking.history` is called."""
