@@ -1,4 +1,7 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | rgmp | track | growth | training | budget] ...`."""
+"""Run the benchmarks and print their tables.
+
+`python -m bench [affinity | mast | aot | mivos | interactive | rgmp | detection | track | growth | training | budget] ...`
+"""
 
 import platform
 import sys
@@ -6,14 +9,16 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, budget, growth, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, detection, growth, interactive, mast, mivos, rgmp, track, training
 
 BENCHMARKS = {
     "affinity": affinity.main,
     "mast": mast.main,
     "aot": aot.main,
     "mivos": mivos.main,
+    "interactive": interactive.main,
     "rgmp": rgmp.main,
+    "detection": detection.main,
     "track": track.main,
     "growth": growth.main,
     "training": training.main,

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
+    from rotoscope.jobs.detect import DetectResult, detect
     from rotoscope.jobs.track import TrackResult, track
-    from rotoscope.models.registry import list_models, load
+    from rotoscope.models.registry import list_models, load, load_detector
     from rotoscope.tracking.interactive import InteractiveSession
     from rotoscope.tracking.propagate import propagate
     from rotoscope.types import Detections, Frame, Masks, Propagator, Tracker
@@ -48,8 +49,9 @@ _HOMES = {
         "TrainingError",
         "VideoError",
     ),
+    "rotoscope.jobs.detect": ("DetectResult", "detect"),
     "rotoscope.jobs.track": ("TrackResult", "track"),
-    "rotoscope.models.registry": ("list_models", "load"),
+    "rotoscope.models.registry": ("list_models", "load", "load_detector"),
     "rotoscope.tracking.interactive": ("InteractiveSession",),
     "rotoscope.tracking.propagate": ("propagate",),
     "rotoscope.types": ("Detections", "Frame", "Masks", "Propagator", "Tracker"),
@@ -61,6 +63,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CheckpointError",
+    "DetectResult",
     "Detections",
     "Frame",
     "InputError",
@@ -78,8 +81,10 @@ __all__ = [
     "TrainingError",
     "VideoError",
     "__version__",
+    "detect",
     "list_models",
     "load",
+    "load_detector",
     "propagate",
     "read_labels",
     "read_video",

@@ -3,15 +3,17 @@
 Axes are always `[channels, height, width]`; points are `(x, y)` and boxes `(x0, y0, x1, y1)`, in pixels of the original frame.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 from torch import Tensor
 
 from rotoscope.errors import InputError, MaskError
+
+Entry = TypeVar("Entry")
 
 MAX_OBJECT_ID = 65535
 """The largest object id: what a 16-bit PNG can hold."""
@@ -143,19 +145,22 @@ def check_object_ids(object_ids: Iterable[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The objects found in one frame, best first.
+    """The objects found in one frame, best score first; possibly none.
 
     Attributes:
-        boxes: `(x0, y0, x1, y1)` in pixels.
+        boxes: `(x0, y0, x1, y1)` in pixels, within the frame.
         scores: confidence in 0..1.
         class_ids: index into the detector's list of classes.
         masks: one mask per object, at the size of the frame.
+        mask_scores: confidence in the masks, in 0..1: the score times the overlap with the truth that is to be expected of the mask; None where
+            the detector cannot judge its masks. To rank masks use these, to rank boxes the scores.
     """
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, "n"]
     class_ids: Int[Tensor, "n"]
     masks: Bool[Tensor, "n h w"]
+    mask_scores: Float[Tensor, "n"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +294,25 @@ class ChangeCarrier(Protocol):
 
 
 @runtime_checkable
+class FeatureStore(Protocol):
+    """Keeps what a tracker computes of the frames alone, whatever their objects; see `rotoscope.memory.FrameCache`."""
+
+    def get(self, frame: Frame, compute: Callable[[], Entry]) -> Entry:
+        """What was computed of this frame before, or else is now."""
+        ...
+
+
+@runtime_checkable
 class Tracker(Protocol):
     """A model with its weights, ready to follow objects; one may serve many clips and threads."""
 
-    def start(self, *, max_memory_bytes: int | None = None) -> Propagator:
-        """A new pass. With `max_memory_bytes` the remembered frames stay within that many bytes; given frames always stay."""
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> Propagator:
+        """A new pass.
+
+        Args:
+            max_memory_bytes: the remembered frames stay within that many bytes; given frames always stay.
+            features: keeps features of frames for other passes of the same tracker over the same clip; by default a pass keeps the last few.
+        """
         ...
 
 

@@ -199,7 +199,7 @@ def test_the_options_reach_the_models(clip_folder, project, monkeypatch, capsys)
             return newer
 
     class Tracker:
-        def start(self, *, max_memory_bytes=None) -> Smear:
+        def start(self, *, max_memory_bytes=None, features=None) -> Smear:
             asked.append(("budget", max_memory_bytes))
             return Smear()
 
@@ -237,10 +237,16 @@ def test_results_replace_earlier_ones_of_the_same_project_and_nothing_else(begun
     assert main(["track", str(clip_folder), "--mask", str(first_mask), "-o", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert begun("--frame", "7", "--click", "5,5", "-o", tmp_path / "run") == 2
-    assert "holds another run; use --overwrite" in capsys.readouterr().err
+    assert "holds other results; use --overwrite" in capsys.readouterr().err
     assert 7 not in state_of(begun, capsys)["given_frames"]
     assert begun("--export", tmp_path / "run", "--overwrite") == 0
     capsys.readouterr()
+    own = tmp_path / "drawn" / "masks" / "clip"
+    own.mkdir(parents=True)
+    shutil.copy(first_mask, own / "00000.png")
+    assert begun("--export", tmp_path / "drawn") == 2
+    assert "holds other results" in capsys.readouterr().err
+    assert (own / "00000.png").read_bytes() == first_mask.read_bytes()
     assert begun("--export", project / "out") == 2
     assert "is in the project itself" in capsys.readouterr().err
     assert begun("--export", first_mask) == 2

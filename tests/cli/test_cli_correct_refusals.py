@@ -17,7 +17,7 @@ from session_parts import DiscMaker
 
 from rotoscope.cli.__main__ import main
 from rotoscope.jobs import correct as correct_job
-from rotoscope.jobs import export as export_job
+from rotoscope.jobs.project import export as export_job
 from rotoscope.models import registry
 from rotoscope.types import Masks
 
@@ -307,7 +307,7 @@ def test_an_interrupt_while_masks_are_taken_over_leaves_a_project_that_can_go_on
 
 
 def test_a_job_may_be_stopped_by_not_asking_for_more(begun, project) -> None:
-    from rotoscope.jobs.corrections import Absent
+    from rotoscope.jobs.project.corrections import Absent
 
     request = correct_job.CorrectRequest(project, corrections=(Absent(5, 1),))
     with correct_job.CorrectRun(request) as run:

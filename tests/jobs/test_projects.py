@@ -8,7 +8,7 @@ from session_parts import HW, NUM_FRAMES, open_session
 
 from rotoscope.errors import InputError
 from rotoscope.jobs.folder import read_finished
-from rotoscope.jobs.projects import UnseenFrames, is_project, noted_clip, remember_clip, remembered_clip, steps_of, unseen_frames
+from rotoscope.jobs.project.folder import UnseenFrames, is_project, noted_clip, remember_clip, remembered_clip, steps_of, unseen_frames
 
 
 def test_every_kind_of_step_has_words(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def correct(
     """
     del click, box, scribbles, mask, brush, erase, object_id, frame, radius, region  # they are read in their order
     from rotoscope.jobs.correct import CorrectRequest, CorrectRun, ModelChoice
-    from rotoscope.jobs.export import OutputRequest
+    from rotoscope.jobs.project.export import OutputRequest
 
     marks = drawn_in(context.meta[ARGUMENTS])
     works = bool(marks or origin)

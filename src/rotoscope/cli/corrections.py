@@ -9,7 +9,7 @@ from rotoscope.cli.marks import Mark, OrderedCommand, box_of, click_of, held_set
 from rotoscope.errors import InputError
 
 if TYPE_CHECKING:
-    from rotoscope.jobs.corrections import Brushed, Correction, Drawn, MaskFile, RegionBox, Rename
+    from rotoscope.jobs.project.corrections import Brushed, Correction, Drawn, MaskFile, RegionBox, Rename
 
 _SETTINGS = {"--object": "", "--frame": "", "--radius": "8", "--region": "none"}
 _MARKS = ("--click", "--box", "--scribbles", "--mask", "--brush", "--erase")
@@ -52,7 +52,7 @@ def renames_in(values: Sequence[str]) -> "list[Rename]":
     Raises:
         InputError: not of that form.
     """
-    from rotoscope.jobs.corrections import Rename
+    from rotoscope.jobs.project.corrections import Rename
 
     renames = []
     for value in values:
@@ -65,7 +65,7 @@ def renames_in(values: Sequence[str]) -> "list[Rename]":
 
 
 def _drawn(option: str, text: str, settings: dict[str, str]) -> "Drawn":
-    from rotoscope.jobs.corrections import Absent, LineFile, Marked
+    from rotoscope.jobs.project.corrections import Absent, LineFile, Marked
 
     object_id = whole("--object", settings["--object"] or "1", least=1)
     frame_index = whole("--frame", settings["--frame"] or "0", least=0)
@@ -90,7 +90,7 @@ def _drawn(option: str, text: str, settings: dict[str, str]) -> "Drawn":
 
 def _mask(mark: Mark, *, is_for_object: bool, region: "RegionBox | None") -> "MaskFile":
     """A file, a folder, or FRAME=FILE."""
-    from rotoscope.jobs.corrections import MaskFile
+    from rotoscope.jobs.project.corrections import MaskFile
 
     numbered = None if Path(mark.text).exists() else re.fullmatch(r"(\d+)=(.+)", mark.text)
     index, path = (int(numbered[1]), numbered[2]) if numbered else (mark.frame_index, mark.text)
@@ -98,7 +98,7 @@ def _mask(mark: Mark, *, is_for_object: bool, region: "RegionBox | None") -> "Ma
 
 
 def _brushed(mark: Mark, radius: str) -> "Brushed":
-    from rotoscope.jobs.corrections import Brushed
+    from rotoscope.jobs.project.corrections import Brushed
 
     also = ", or all" if mark.option == "--erase" else ""
     places = numbers(mark.option, mark.text, range(2, 2 * _MOST_POINTS, 2), f"x,y or x0,y0,x1,y1,..., a point or a line{also}")
@@ -132,7 +132,7 @@ def corrections_of(
     marks: "Sequence[Drawn]", rename: Sequence[str], steps: tuple[int | None, int | None], remove: Sequence[int]
 ) -> "list[Correction]":
     """All that is asked for, in the order in which it is done; `steps` are to be undone, and done again."""
-    from rotoscope.jobs.corrections import Remove, Rewind
+    from rotoscope.jobs.project.corrections import Remove, Rewind
 
     undo, redo = steps
     rewinds = [Rewind("undo", undo)] if undo else [Rewind("redo", redo)] if redo else []

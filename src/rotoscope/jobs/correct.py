@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from rotoscope.errors import InputError
-from rotoscope.jobs.corrections import Correction, Drawn, apply, needs_maker, prepared
-from rotoscope.jobs.export import OpenProject, OutputRequest, check_output, masked_frames, write_results
-from rotoscope.jobs.folder import FinishedRun, plan_path, read_finished
-from rotoscope.jobs.projects import is_project, noted_clip, remember_clip, remembered_clip, steps_of, unseen_frames
+from rotoscope.jobs.folder import FinishedRun, read_finished
+from rotoscope.jobs.locked import plan_path
+from rotoscope.jobs.project.corrections import Correction, Drawn, apply, needs_maker, prepared
+from rotoscope.jobs.project.export import OpenProject, OutputRequest, check_output, masked_frames, write_results
+from rotoscope.jobs.project.folder import is_project, noted_clip, remember_clip, remembered_clip, steps_of, unseen_frames
 from rotoscope.models import registry
 from rotoscope.tracking.interactive import Budget, InteractiveSession
-from rotoscope.types import Frame, Propagator, Tracker
+from rotoscope.types import FeatureStore, Frame, Propagator, Tracker
 from rotoscope.video.numbered import NumberedFrames
 from rotoscope.video.read import Clip, open_clip
 from rotoscope.video.streams import is_live_source
@@ -104,8 +105,8 @@ class CorrectRun:
         self._corrections, self.notes = prepared(request.corrections, self._clip, resize=request.resize_masks)
         if self._origin is not None:
             _check_origin(self._origin, self._frames)
-        if request.output is not None:
-            check_output(request.output, request.project)
+        if request.output is not None and self._clip is not None:
+            check_output(request.output, request.project, self._clip.name)
         with ExitStack() as undone:
             self.session = undone.enter_context(_opened(request, self._frames))
             if self._path is not None:
@@ -193,9 +194,9 @@ class _LoadedOnUse:
     def __init__(self, load: Callable[[], Tracker]) -> None:
         self._load = load
 
-    def start(self, *, max_memory_bytes: int | None = None) -> Propagator:
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> Propagator:
         """A new pass."""
-        return self._load().start(max_memory_bytes=max_memory_bytes)
+        return self._load().start(max_memory_bytes=max_memory_bytes, features=features)
 
 
 def _clip_path(request: CorrectRequest, origin: FinishedRun | None) -> Path | None:

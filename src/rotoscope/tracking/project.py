@@ -3,7 +3,7 @@
 PROJECT/lock                  held while a process works on the project
 PROJECT/events.sqlite         what was done, in order; with a copy from when the project was opened last
 PROJECT/masks/ab/ab12....masks  soft masks, see `rotoscope.tracking.soft_masks`
-PROJECT/clip.json             where the clip is, if the command line works on the project: see `rotoscope.jobs.projects`
+PROJECT/clip.json             where the clip is, if the command line works on the project: see `rotoscope.jobs.project.folder`
 """
 
 import shutil

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rotoscope._files import write_atomically
 from rotoscope._version import __version__
 from rotoscope.errors import InputError, OutputError
-from rotoscope.jobs.folder import FrameRecord, RunFolder, plan_path, record_of
+from rotoscope.jobs.folder import FrameRecord, RunFolder, record_of
+from rotoscope.jobs.locked import Existing, plan_path
 from rotoscope.jobs.track import result_of
 from rotoscope.tracking.interactive import InteractiveSession
 from rotoscope.types import Frame
@@ -57,7 +58,7 @@ class OpenProject:
     video: str
 
 
-def check_output(request: OutputRequest, project: Path) -> None:
+def check_output(request: OutputRequest, project: Path, clip_name: str) -> None:
     """Refuse a folder that results cannot go to, before any work is done. Nothing is made.
 
     Raises:
@@ -70,8 +71,8 @@ def check_output(request: OutputRequest, project: Path) -> None:
         raise InputError(message)
     if folder.exists():
         prepare_folder(folder)
-    if plan_path(folder).is_file() and not request.overwrite and _project_of(folder) != str(project.resolve()):
-        message = f"{folder} holds another run; use --overwrite to replace it, or another folder with -o"
+    if not _may_replace(request, project) and (plan_path(folder).is_file() or any((folder / "masks" / clip_name).glob("*.png"))):
+        message = f"{folder} holds other results; use --overwrite to replace them, or another folder with -o"
         raise OutputError(message)
 
 
@@ -90,7 +91,8 @@ def write_results(project: OpenProject, request: OutputRequest) -> Generator[Fra
         raise InputError(message)
     numbers = masked if request.overlay == "none" else range(len(project.frames))
     plan = {"rotoscope": __version__, "project": str(project.folder.resolve()), "overlay": request.overlay}
-    with RunFolder(request.folder, project.clip.name, plan, existing="overwrite") as folder, closing(_Export(project, request, folder)) as export:
+    existing: Existing = "overwrite" if _may_replace(request, project.folder) else "refuse"
+    with RunFolder(request.folder, project.clip.name, plan, existing=existing) as folder, closing(_Export(project, request, folder)) as export:
         for frame in prefetch((project.frames[number] for number in numbers), READ_AHEAD_FRAMES):
             record = export.write(frame)
             if record is not None:
@@ -170,10 +172,10 @@ def _draw_on(video: OverlayVideo, frame: Frame, labels: NDArray[np.int32]) -> No
     video.write(overlay(frame.image, labels), frame.time_seconds)
 
 
-def _project_of(folder: Path) -> str | None:
-    """The project whose results are in a folder; None if they are of something else."""
+def _may_replace(request: OutputRequest, project: Path) -> bool:
+    """Whether what is in the folder may go: that was asked for, or it is an earlier writing of the same project."""
     try:
-        project = json.loads(plan_path(folder).read_text(encoding="utf-8"))["project"]
+        written = json.loads(plan_path(request.folder).read_text(encoding="utf-8"))["project"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(project)
+        return request.overwrite
+    return request.overwrite or bool(written == str(project.resolve()))

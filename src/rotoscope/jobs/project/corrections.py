@@ -10,7 +10,7 @@ import torch
 
 from rotoscope.datasets.davis_scribbles import Line, read_scribbles, to_scribbles
 from rotoscope.errors import InputError
-from rotoscope.jobs.projects import steps_of
+from rotoscope.jobs.project.folder import steps_of
 from rotoscope.tracking.edits import Strokes, brush_pixels, check_places, checked_region
 from rotoscope.tracking.interactive import InteractiveSession
 from rotoscope.types import Box, Clicks, Painted, Scribble, check_object_ids
