@@ -64,6 +64,21 @@ def plan_passes(given: Collection[int], num_frames: int | None, *, direction: Di
     return [*before, Pass(first, stop)]
 
 
+def plan_search(given: Collection[int], num_frames: int | None, *, direction: Direction = "both", within: slice = slice(None)) -> list[Pass]:
+    """The passes of a search for objects: with given masks those of `plan_passes`, otherwise one over all the frames to cover.
+
+    Raises:
+        InputError: see `plan_passes`; or a live stream is to be searched backwards.
+    """
+    if given:
+        return plan_passes(given, num_frames, direction=direction, within=within)
+    start, stop = _bounds(num_frames, within)
+    if direction == "backward" and num_frames is None:
+        message = "a live stream cannot be searched backwards; use --direction forward"
+        raise InputError(message)
+    return [Pass(start, stop, reverse=direction == "backward")]
+
+
 def _bounds(num_frames: int | None, within: slice) -> tuple[int, int | None]:
     start = within.start or 0
     stops = [stop for stop in (num_frames, within.stop) if stop is not None]

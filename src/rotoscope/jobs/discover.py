@@ -1,0 +1,172 @@
+"""A video in and nothing else, masks of what a detector finds out: the search as a generator, and as a part of a run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rotoscope.errors import InputError
+from rotoscope.jobs.folder import FrameRecord
+from rotoscope.jobs.plan import Pass, plan_search
+from rotoscope.jobs.track import GivenMasks, MaskSource, frames_of
+from rotoscope.models import registry
+from rotoscope.models.checkpoints import sha256
+from rotoscope.tracking.discover import Discovered, Discoverer, class_names_of, follow
+from rotoscope.tracking.matching import DiscoveryRules
+from rotoscope.tracking.roster import FollowedObject
+from rotoscope.types import Detector, Masks, Propagator, Tracker
+from rotoscope.video.read import Clip, open_clip
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to look for, with what.
+
+    Attributes:
+        detector: a name of the registry.
+        weights: its weights file; None for those that ship or were imported.
+        classes: names of the classes that are wanted; none for all.
+        rules: when a detection is an object.
+    """
+
+    detector: str = registry.DEFAULT_DETECTOR
+    weights: Path | None = None
+    classes: tuple[str, ...] = ()
+    rules: DiscoveryRules = field(default_factory=DiscoveryRules)
+
+    def as_json(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it goes on with."""
+        weights = self.weights or registry.find_weights(registry.spec_of(self.detector)).path
+        digest = None if weights is None else sha256(weights)
+        return {"detector": self.detector, "weights": digest, "classes": list(self.classes), **asdict(self.rules)}
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A detector, and what is wanted of it.
+
+    Attributes:
+        detector: with its weights.
+        rules: when a detection is an object.
+        classes: the classes that are wanted, as indices; None for all.
+    """
+
+    detector: Detector
+    rules: DiscoveryRules
+    classes: frozenset[int] | None = None
+
+    @classmethod
+    def load(cls, request: SearchRequest, *, device: str) -> "Search":
+        """What was asked for.
+
+        Raises:
+            InputError: no such detector, device or class.
+            CheckpointError: no weights, or weights that do not fit.
+        """
+        detector = registry.load_detector(request.detector, weights=request.weights, device=device)
+        return cls(detector, request.rules, class_indices(request.classes, class_names_of(detector)))
+
+    def start(self, propagator: Propagator, given: Mapping[int, Masks]) -> Discoverer:
+        """A pass that looks for objects and lets a tracker follow them."""
+        return Discoverer(propagator, self.detector, self.rules, given=given, classes=self.classes)
+
+
+def discover(
+    video: str | Path | int | NDArray[np.uint8] | Tensor,
+    *,
+    detector: str | Detector = registry.DEFAULT_DETECTOR,
+    classes: Sequence[str] = (),
+    rules: DiscoveryRules | None = None,
+    masks: MaskSource | Mapping[int, MaskSource] | None = None,
+    model: str | Tracker = "default",
+    frames: slice = slice(None),
+) -> Iterator[Discovered]:
+    """Find the objects of a clip and follow them, with no mask to begin with.
+
+    A detector looks at every tenth frame (`rules`); what it finds is followed from there on, newcomers get new ids, and objects that come back
+    their old ones. Everything is checked before the first frame is asked for; frames stream, and live sources will do. Stop whenever you like.
+
+    Args:
+        video: a file, folder of images, stream or camera number, or frames as uint8 `[t, h, w, 3]`.
+        detector: a name from `list_models("detect")`, or a `Detector`.
+        classes: names of the classes that are wanted; none for all.
+        rules: when a detection is an object.
+        masks: objects to follow besides: the mask of the first frame, or masks by frame index. What they cover is not found again.
+        model: the tracker: a name from `list_models("track")`, or what `load` gave.
+        frames: the frames to cover, as `slice(start, stop)`; by default all.
+
+    Yields:
+        What is known of each frame: first the frames before the first given mask, backwards, then the others, forwards. Masks may hold no object.
+
+    Raises:
+        InputError: the video, a mask or a class cannot be used; the message says why.
+        CheckpointError: the weights of the detector or the tracker are missing.
+    """
+    clip = open_clip(video)
+    sources = {} if masks is None else masks if isinstance(masks, Mapping) else {0: masks}
+    passes = plan_search(sources, clip.num_frames, within=frames)
+    given = GivenMasks(sources, clip.hw)
+    found = registry.load_detector(detector) if isinstance(detector, str) else detector
+    search = Search(found, rules or DiscoveryRules(), class_indices(classes, class_names_of(found)))
+    tracker = registry.load(model) if isinstance(model, str) else model
+    return _run_passes(clip, passes, given, search, tracker)
+
+
+def _run_passes(clip: Clip, passes: list[Pass], given: GivenMasks, search: Search, tracker: Tracker) -> Iterator[Discovered]:
+    handed_over: dict[str, Tensor] = {}
+    for one_pass in passes:
+        discoverer = search.start(tracker.start(), given)
+        if handed_over:
+            discoverer.restore(handed_over)
+        for frame, masks in follow(frames_of(clip, one_pass), discoverer):
+            if one_pass.reverse and len(passes) > 1 and frame.index in given:
+                continue  # the forward pass starts at this very frame
+            yield discoverer.discovered(frame, masks)
+        handed_over = discoverer.handed_over()
+
+
+def class_indices(wanted: Sequence[str], names: Sequence[str]) -> frozenset[int] | None:
+    """The classes of some names, whatever their case, as indices; None, for all classes, if no names are given.
+
+    Where a detector has no names for its classes, they are called by their indices.
+
+    Raises:
+        InputError: a name that no class has.
+    """
+    if not wanted:
+        return None
+    if not names:
+        unknown = [one for one in wanted if not one.isdecimal()]
+        accepted = "numbers, for this detector has no names for its classes"
+    else:
+        unknown = [one for one in wanted if one.lower() not in {name.lower() for name in names}]
+        accepted = ", ".join(names)
+    if unknown:
+        message = f"there is no class '{unknown[0]}'; classes: {accepted}"
+        raise InputError(message)
+    lower = [one.lower() for one in wanted]
+    return frozenset(index for index, name in enumerate(names) if name.lower() in lower) if names else frozenset(map(int, wanted))
+
+
+def objects_as_json(objects: Sequence[FollowedObject], records: Sequence[FrameRecord]) -> list[dict[str, Any]]:
+    """What is known of each object, with the first and the last frame and the number of frames in which it has pixels; for the summary."""
+    rows = []
+    for one in objects:
+        seen = [record.frame_index for record in records if record.objects.get(one.object_id, {}).get("area_pixels")]
+        rows.append(
+            {
+                "id": one.object_id,
+                "class": one.class_name,
+                "class_id": one.class_id,
+                "score": round(one.score, 4),
+                "given": one.is_given,
+                "first_frame": min(seen, default=None),
+                "last_frame": max(seen, default=None),
+                "num_frames": len(seen),
+            }
+        )
+    return rows
