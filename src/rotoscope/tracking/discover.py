@@ -180,16 +180,17 @@ class Discoverer:
 
     def _with_given(self, frame: Frame, masks: Masks) -> Roster:
         """The roster with the objects that are new in a frame because somebody gave them, and a closer look at those that were given."""
-        labels = masks.labels().cpu()
-        spoken_of = set(self._given[frame.index].object_ids) if frame.index in self._given else set()
-        changed = []
-        for object_id in masks.object_ids:
-            entry = self._roster.entries.get(object_id)
-            if (entry is None or object_id in spoken_of) and bool((labels == object_id).any()):
+        entries, spoken_of = self._roster.entries, self._given[frame.index].object_ids if frame.index in self._given else ()
+        ids = [object_id for object_id in masks.object_ids if object_id not in entries or object_id in spoken_of]
+        if not ids:
+            return self._roster
+        labels, changed = masks.labels().cpu(), []
+        for object_id in ids:
+            if bool((labels == object_id).any()):
                 sight = Sight.of(frame, labels == object_id)
-                changed.append(Entry(object_id, frame.index, is_given=True, sight=sight) if entry is None else entry.looked_at(sight))
-        after = max((1 + object_id for object_id in masks.object_ids), default=1)
-        return replace(self._roster.with_entries(changed), next_id=max(self._roster.next_id, after))
+                is_known = object_id in entries
+                changed.append(entries[object_id].looked_at(sight) if is_known else Entry(object_id, frame.index, is_given=True, sight=sight))
+        return replace(self._roster.with_entries(changed), next_id=max(self._roster.next_id, 1 + max(ids)))
 
     def _described(self, entry: Entry) -> FollowedObject:
         names = self.class_names

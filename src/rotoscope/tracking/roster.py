@@ -189,7 +189,7 @@ class Roster:
 
 def places_of(masks: Masks) -> dict[int, tuple[int, float, float]]:
     """Area and centre (x, y) of each object that has pixels."""
-    winners = masks.probs.argmax(dim=0)
+    winners = masks.probs.max(dim=0).indices
     height, width = winners.shape
     channels, num = winners.flatten(), masks.probs.shape[0]
     rows = torch.arange(height, dtype=torch.float64, device=channels.device).repeat_interleave(width)
