@@ -123,7 +123,7 @@ def test_parts_wholes_and_duplicates_of_one_object_make_one_object() -> None:
     frames, truth = painted([moving(LEFT, 13), moving((20, 6, 34, 20), 13)])
 
     def see(index: int, seen: list[Seen]) -> list[Seen]:
-        (mask, score, class_id), (other, *_) = seen
+        (mask, _, class_id), (other, *_) = seen
         left = mask & (torch.arange(HW[1])[None] < 11)
         shifted = torch.roll(mask, 1, dims=0)
         more = [(left, 0.8, class_id), (mask & ~left, 0.7, class_id), (mask | other, 0.6, class_id), (shifted, 0.85, 3)]
@@ -138,7 +138,7 @@ def test_two_halves_and_a_duplicate_in_the_first_frame_are_settled_best_first() 
     frames, truth = painted([moving(LEFT, 5)])
 
     def see(index: int, seen: list[Seen]) -> list[Seen]:
-        mask, score, class_id = seen[0]
+        mask, _, class_id = seen[0]
         left = mask & (torch.arange(HW[1])[None] < 11)
         return [(left, 0.6, class_id), (mask & ~left, 0.7, class_id), (torch.roll(mask, 1, dims=1), 0.8, 2), *seen]
 
@@ -319,7 +319,8 @@ def test_a_state_that_is_none_is_refused() -> None:
 
 
 def test_a_second_pass_the_other_way_goes_on_with_the_same_objects_and_no_id_twice() -> None:
-    frames, truth = painted([moving(LEFT, 12), moving(RIGHT, 12), moving((24, 2, 34, 14), 12, within=range(8)), moving((24, 30, 34, 44), 12, within=range(9, 12))])
+    early, late = moving((24, 2, 34, 14), 12, within=range(8)), moving((24, 30, 34, 44), 12, within=range(9, 12))
+    frames, truth = painted([moving(LEFT, 12), moving(RIGHT, 12), early, late])
     detector, rules = LabelDetector(truth), DiscoveryRules(every=2)
     given = {6: given_masks(truth[6], 1)}
     back = Discoverer(ColourTracker().start(), detector, rules, given=given)

@@ -17,7 +17,6 @@ from rotoscope.models import registry
 from rotoscope.models.checkpoints import sha256
 from rotoscope.tracking.discover import Discovered, Discoverer, class_names_of, follow
 from rotoscope.tracking.matching import DiscoveryRules
-from rotoscope.tracking.roster import FollowedObject
 from rotoscope.types import Detector, Masks, Propagator, Tracker
 from rotoscope.video.read import Clip, open_clip
 
@@ -42,7 +41,7 @@ class SearchRequest:
         """What a resumed run must have in common with the one it goes on with."""
         weights = self.weights or registry.find_weights(registry.spec_of(self.detector)).path
         digest = None if weights is None else sha256(weights)
-        return {"detector": self.detector, "weights": digest, "classes": list(self.classes), **asdict(self.rules)}
+        return {"detector": self.detector, "detector_weights": digest, "classes": list(self.classes), **asdict(self.rules)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +151,11 @@ def class_indices(wanted: Sequence[str], names: Sequence[str]) -> frozenset[int]
     return frozenset(index for index, name in enumerate(names) if name.lower() in lower) if names else frozenset(map(int, wanted))
 
 
-def objects_as_json(objects: Sequence[FollowedObject], records: Sequence[FrameRecord]) -> list[dict[str, Any]]:
-    """What is known of each object, with the first and the last frame and the number of frames in which it has pixels; for the summary."""
+def found_as_json(discoverer: Discoverer, records: Sequence[FrameRecord]) -> dict[str, Any]:
+    """What the summary says of a search: the classes, and each object with the first, the last and the number of the frames that show it."""
     rows = []
-    for one in objects:
-        seen = [record.frame_index for record in records if record.objects.get(one.object_id, {}).get("area_pixels")]
+    for one in discoverer.objects:
+        shown = [record.frame_index for record in records if record.objects.get(one.object_id, {}).get("area_pixels")]
         rows.append(
             {
                 "id": one.object_id,
@@ -164,9 +163,9 @@ def objects_as_json(objects: Sequence[FollowedObject], records: Sequence[FrameRe
                 "class_id": one.class_id,
                 "score": round(one.score, 4),
                 "given": one.is_given,
-                "first_frame": min(seen, default=None),
-                "last_frame": max(seen, default=None),
-                "num_frames": len(seen),
+                "first_frame": min(shown, default=None),
+                "last_frame": max(shown, default=None),
+                "num_frames": len(shown),
             }
         )
-    return rows
+    return {"classes": list(discoverer.class_names), "objects": rows}

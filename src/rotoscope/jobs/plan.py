@@ -46,7 +46,9 @@ def plan_passes(given: Collection[int], num_frames: int | None, *, direction: Di
         InputError: no mask, a mask for a frame that does not exist or is not to be covered, or nothing to cover.
     """
     if not given:
-        message = "no mask is given; name the first frame's mask with --mask FILE, or mark an object with --click x,y or --box x0,y0,x1,y1"
+        message = (
+            "no mask is given; name the first frame's mask with --mask FILE, or mark an object with --click x,y or --box x0,y0,x1,y1, or use --detect"
+        )
         raise InputError(message)
     start, stop = _bounds(num_frames, within)
     outside = sorted(index for index in given if index < start or (stop is not None and index >= stop))

@@ -3,7 +3,7 @@
 `Discoverer` is a propagator: whatever runs, saves and resumes a pass over a clip does so with a search too.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -199,7 +199,7 @@ class Discoverer:
         return FollowedObject(entry.object_id, class_id, name, entry.score, entry.first_frame, entry.is_given)
 
 
-def follow(frames: Iterable[Frame], discoverer: Discoverer) -> Iterator[tuple[Frame, Masks]]:
+def follow(frames: Iterable[Frame], discoverer: Discoverer) -> Generator[tuple[Frame, Masks]]:
     """Masks for each frame, in the order in which the frames come; see `tracking.propagate`. Masks may hold no object."""
     return propagate(frames, discoverer, {}, resumed=True)
 

@@ -269,7 +269,7 @@ class _Look:
         if not chosen:
             return None
         labels = torch.zeros(self._frame.hw, dtype=torch.int32)
-        for object_id, finding in reversed(chosen.items()):
+        for object_id, finding in reversed(list(chosen.items())):
             labels[finding.mask] = object_id
         return Masks.from_labels(labels, chosen)
 
@@ -284,7 +284,7 @@ class _Look:
         """The object that the tracker sees most of in a detection, with its mean probability there; nobody if that is little."""
         if not self._masks.object_ids:
             return {}
-        means: Float[Tensor, "n"] = self._masks.probs[1:, finding.mask.to(self._masks.probs.device)].mean(dim=1)
+        means = self._masks.probs[1:, finding.mask.to(self._masks.probs.device)].mean(dim=1)
         best = int(means.argmax())
         return {self._masks.object_ids[best]: float(means[best])} if float(means[best]) >= _TRACKER_KNOWS else {}
 
