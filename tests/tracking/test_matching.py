@@ -222,9 +222,9 @@ def test_small_weak_and_unwanted_detections_are_left_out() -> None:
     [
         ({"every": 0}, "--every 0 finds nothing"),
         ({"max_objects": 0}, "--max-objects 0 finds nothing"),
-        ({"min_score": 1.5}, "min_score is 1.5; give 0 to 1"),
-        ({"alike": float("nan")}, "alike is nan"),
-        ({"lost_after": -1}, "lost_after is -1"),
+        ({"min_score": 1.5}, "--min-score 1.5 is out of range; give 0 to 1"),
+        ({"alike": float("nan")}, "alike nan is out of range"),
+        ({"lost_after": -1}, "lost_after -1 is out of range"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(change: dict[str, float], message: str) -> None:

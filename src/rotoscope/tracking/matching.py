@@ -34,6 +34,8 @@ _MOST_GROWTH_AWAY, _MOST_GROWTH_IN_DOUBT = 8.0, 2.0
 """How many times larger or smaller something may be: when it comes back, and between two looks in a row."""
 _REMNANT = 0.1
 """Fewer pixels than this share of the smallest detection's are what a tracker leaves of an object that has gone."""
+_OPTIONS = {"every": "--every", "max_objects": "--max-objects", "min_score": "--min-score"}
+"""What the command line calls a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +65,17 @@ class DiscoveryRules:
     alike: float = 0.8
 
     def __post_init__(self) -> None:
-        counts = {"--every": self.every, "--max-objects": self.max_objects}
-        for option, count in counts.items():
+        for name, count in (("every", self.every), ("max_objects", self.max_objects)):
             if count < 1:
-                message = f"{option} {count} finds nothing; give 1 or more"
+                message = f"{_OPTIONS[name]} {count} finds nothing; give 1 or more"
                 raise InputError(message)
         if self.lost_after < 0:
-            message = f"lost_after is {self.lost_after} frames; give 0 or more"
+            message = f"lost_after {self.lost_after} is out of range; give 0 or more frames"
             raise InputError(message)
         shares = ("min_score", "min_area", "match_overlap", "max_covered", "refresh_below", "alike")
         wrong = [name for name in shares if not 0 <= getattr(self, name) <= 1]
         if wrong:
-            message = f"{wrong[0]} is {getattr(self, wrong[0])}; give 0 to 1"
+            message = f"{_OPTIONS.get(wrong[0], wrong[0])} {getattr(self, wrong[0])} is out of range; give 0 to 1"
             raise InputError(message)
 
     @property
