@@ -243,6 +243,20 @@ def test_an_unsure_tracker_gets_a_fresh_mask_without_keeping_the_frame_for_good(
     assert results[4].object_ids == (1,)
 
 
+def test_a_first_look_that_caught_half_of_somebody_is_put_right_for_good() -> None:
+    frames, truth = painted([moving(LEFT, 10)])
+
+    def see(index: int, seen: list[Seen]) -> list[Seen]:
+        mask, _, class_id = seen[0]
+        return [(mask & (torch.arange(HW[1])[None] < 11), 0.6, class_id)] if index == 0 else [(mask, 0.8 + 0.01 * index, class_id)]
+
+    tracker = ColourTracker(reach=1).start()  # objects do not grow
+    discoverer = Discoverer(tracker, LabelDetector(truth, see), DiscoveryRules(every=3))
+    results = {frame.index: masks for frame, masks in follow(frames, discoverer)}
+    assert [int(results[index].labels().sum()) for index in (0, 2, 3, 9)] == [98, 98, 196, 196]
+    assert [index for index, _, given in tracker.log if given] == [0, 3]
+
+
 def test_only_frames_with_somebody_new_are_remembered_as_given() -> None:
     frames, truth = away_and_back()
     tracker = ColourTracker().start()

@@ -155,6 +155,29 @@ def test_two_detections_of_one_object_are_not_both_matched() -> None:
     assert decision.roster.entries[1].num_votes == 2
 
 
+def test_a_detection_of_another_class_is_of_an_object_only_if_it_overlaps_it_more() -> None:
+    masks, roster = entered((10, 10, 30, 30))
+    for x, class_id, is_match in ((20, 0, True), (20, 1, False), (14, 1, True)):  # overlaps of 0.33, 0.33 and 0.67
+        decision, _ = look([(box(x, 10, x + 20, 30), 0.9, class_id)], masks, roster, 10, DiscoveryRules())
+        assert (list(decision.matched) == [1]) == is_match
+    rivals = [(box(20, 10, 40, 30), 0.9, 1), (box(21, 10, 41, 30), 0.8, 0)]
+    assert look(rivals, masks, roster, 10, DiscoveryRules(match_overlap=0.1))[0].matched[1].class_id == 0
+
+
+def test_a_mask_that_began_with_a_part_gives_way_to_a_surer_detection_of_the_whole() -> None:
+    masks, roster = entered((10, 10, 30, 20))
+    roster = roster.with_entries([replace(roster.entries[1], mask_score=0.6)])
+    whole = box(10, 10, 30, 30)
+    decision, after = look([(whole, 0.75, 0)], masks, roster, 10, DiscoveryRules())
+    assert (decision.disputed, decision.refreshed) == ((1,), (1,))
+    assert torch.equal(after.labels() == 1, whole)
+    assert decision.roster.entries[1].mask_score == pytest.approx(0.75)
+    for score, seen, changes in ((0.65, whole, {}), (0.75, box(10, 10, 30, 24), {}), (0.75, whole, {"dispute_below": 0.0})):
+        assert look([(seen, score, 0)], masks, roster, 10, DiscoveryRules(**changes))[0].refreshed == ()
+    given = roster.with_entries([replace(roster.entries[1], mask_score=1.0)])
+    assert look([(whole, 1.0, 0)], masks, given, 10, DiscoveryRules())[0].refreshed == ()
+
+
 def test_the_tracker_says_who_came_back_whatever_the_colours() -> None:
     masks, roster = entered((10, 10, 30, 30), (40, 10, 60, 30))
     probs = torch.zeros((3, *HW))

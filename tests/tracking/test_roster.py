@@ -23,9 +23,10 @@ def test_a_sight_says_how_large_and_where() -> None:
     assert one.growth(sight(side=6)) == sight(side=6).growth(one) == 4
 
 
-def test_near_is_within_twice_the_size() -> None:
-    assert sight(x=0).is_near(sight(x=6))
-    assert not sight(x=0).is_near(sight(x=7))
+def test_near_is_within_so_many_sizes() -> None:
+    assert sight(x=0).is_near(sight(x=6), sizes=2.0)
+    assert not sight(x=0).is_near(sight(x=6), sizes=1.9)
+    assert not sight(x=0).is_near(sight(x=7), sizes=2.0)
 
 
 def test_votes_decide_the_class_and_ties_go_to_the_lower_one() -> None:

@@ -49,7 +49,8 @@ class Discoverer:
 
     It is a `Propagator` that needs no first mask: until something is found, its masks hold no objects. `predict` looks where a look is due, at the
     first frame and every so many frames, and decides what it means (`tracking.matching`); `remember` makes that last. A frame with objects that
-    are new to the tracker is remembered as given, so that trackers keep it for good; there are at most as many as objects.
+    are new to the tracker, or whose mask was wrong from the beginning, is remembered as given, so that trackers keep it for good; there are only a
+    few for each object.
 
     Args:
         tracker: the pass.
@@ -167,7 +168,7 @@ class Discoverer:
         if self._is_due(frame):
             decision = self._look(frame, masks, roster, given)
             masks = masks if decision.joining is None else merge_given(masks, decision.joining)
-            roster = decision.roster
+            return _Step(frame.index, masks, decision.roster, is_given=given is not None or bool(decision.disputed))
         return _Step(frame.index, masks, roster, is_given=given is not None)
 
     def _look(self, frame: Frame, masks: Masks, roster: Roster, given: Masks | None) -> Decision:

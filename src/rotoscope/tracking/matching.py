@@ -2,7 +2,8 @@
 
 In this order, the best detection first:
 
-1. A detection that overlaps a visible object is of that object (one detection for each object: best assignment by overlap).
+1. A detection that overlaps a visible object is of that object (one detection for each object: best assignment by overlap, where the overlap
+   with an object of another class counts less).
 2. What is left is nobody new where it lies on visible objects: a part of one, several at once, or one of which the tracker lost most.
 3. It is new at once if its score is high. In doubt it must be seen twice: in two looks in a row, near, as large and in the same colours.
 4. It is an object that went away if the tracker says so, or if class, size and colours agree; then it gets its old id.
@@ -28,10 +29,16 @@ _MOSTLY = 0.8
 """An object is inside a detection when so much of it is."""
 _LARGE_PART = 0.25
 """A detection around an object of its class is of that object, not of something behind it, where the object makes up so much of it."""
+_OTHER_CLASS = 0.5
+"""The overlap with an object of another class counts for so much: a detector may change its mind, but less easily than its boxes."""
+_SURER = 0.1
+"""A detection is surer than the one that a mask began with if its score is higher by this. So no object gets more than a few masks."""
 _TRACKER_KNOWS = 0.15
 """The mean probability over a detection from which on the tracker's opinion of who it is counts."""
 _MOST_GROWTH_AWAY, _MOST_GROWTH_IN_DOUBT = 8.0, 2.0
 """How many times larger or smaller something may be: when it comes back, and between two looks in a row."""
+_FAR_AWAY, _FAR_IN_DOUBT = 2.0, 1.0
+"""How far, in its own sizes, something may be from where it was: when it was hidden for a moment, and between two looks in a row."""
 _REMNANT = 0.1
 """Fewer pixels than this share of the smallest detection's are what a tracker leaves of an object that has gone."""
 _OPTIONS = {"every": "--every", "max_objects": "--max-objects", "min_score": "--min-score"}
@@ -50,6 +57,8 @@ class DiscoveryRules:
         match_overlap: a detection is of an object if their intersection over union is at least this.
         max_covered: a detection is nobody new if more than this share of it lies on visible objects.
         refresh_below: an object of which the tracker is less confident gets the mask of its detection, if that is believed; 0 for never.
+        dispute_below: so does an object whose overlap with its detection is less, if the detection is surer than the one that the object's mask
+            began with: the first look caught a part of it, or too much; 0 for never.
         lost_after: an object without pixels for more frames may come back anywhere; before, only near where it was.
         alike: how alike the colours of two sights of one object are at least (`ops.histograms.likeness`).
     """
@@ -61,6 +70,7 @@ class DiscoveryRules:
     match_overlap: float = 0.3
     max_covered: float = 0.5
     refresh_below: float = 0.5
+    dispute_below: float = 0.6
     lost_after: int = 20
     alike: float = 0.8
 
@@ -72,7 +82,7 @@ class DiscoveryRules:
         if self.lost_after < 0:
             message = f"lost_after {self.lost_after} is out of range; give 0 or more frames"
             raise InputError(message)
-        shares = ("min_score", "min_area", "match_overlap", "max_covered", "refresh_below", "alike")
+        shares = ("min_score", "min_area", "match_overlap", "max_covered", "refresh_below", "dispute_below", "alike")
         wrong = [name for name in shares if not 0 <= getattr(self, name) <= 1]
         if wrong:
             message = f"{_OPTIONS.get(wrong[0], wrong[0])} {getattr(self, wrong[0])} is out of range; give 0 to 1"
@@ -120,6 +130,7 @@ class Decision:
         born: the ids of the new objects.
         returned: those of the objects that came back.
         refreshed: those that got a fresh mask.
+        disputed: those of them whose mask was wrong from the beginning.
     """
 
     joining: Masks | None
@@ -128,6 +139,7 @@ class Decision:
     born: tuple[int, ...] = ()
     returned: tuple[int, ...] = ()
     refreshed: tuple[int, ...] = ()
+    disputed: tuple[int, ...] = ()
 
 
 def findings_of(detections: Detections, rules: DiscoveryRules, classes: Collection[int] | None = None) -> list[Finding]:
@@ -165,18 +177,22 @@ def decide(
     newcomers, doubts = look.believed(look.newcomers([one for one in findings if one not in set(matched.values())]))
     returned = look.returned(newcomers, settled)
     born = look.born([one for one in newcomers if one not in set(returned.values())])
-    refreshed = look.refreshed(matched, settled)
+    free = {object_id: one for object_id, one in matched.items() if object_id not in settled and one.score >= rules.min_score}
+    disputed = look.refreshed(look.disputed(free))
+    refreshed = disputed | look.refreshed(look.unsure(free))
     known = [roster.entries[i].looked_at(look.sight(one)).voted(one.class_id, one.score) for i, one in (matched | returned).items()]
     fresh = [Entry(i, frame.index, is_given=False, sight=look.sight(one)).voted(one.class_id, one.score) for i, one in born.items()]
+    begun = born | returned | disputed
     after = replace(
-        roster.with_entries([*known, *fresh]),
+        roster.with_entries([replace(one, mask_score=begun[one.object_id].score) if one.object_id in begun else one for one in (*known, *fresh)]),
         doubts=tuple(Doubt(one.class_id, look.sight(one)) for one in doubts),
         next_id=roster.next_id + len(born),
         last_look=frame.index,
         num_found=roster.num_found + len(findings),
         is_full=roster.is_full or len(born) + len(returned) < len(newcomers),
     )
-    return Decision(look.joining(born | returned | refreshed), after, matched, tuple(born), tuple(returned), tuple(refreshed))
+    joining = look.joining(born | returned | refreshed)
+    return Decision(joining, after, matched, tuple(born), tuple(returned), tuple(refreshed), tuple(disputed))
 
 
 class _Look:
@@ -201,14 +217,13 @@ class _Look:
 
     def matched(self, findings: Sequence[Finding]) -> dict[int, Finding]:
         """The visible objects that were detected, each with its detection."""
-        overlaps = torch.zeros((len(findings), len(self._visible)), dtype=torch.float64)
+        likely = torch.zeros((len(findings), len(self._visible)), dtype=torch.float64)
         for row, finding in enumerate(findings):
-            shared = _counts(self._labels[finding.mask])
-            for column, (object_id, area) in enumerate(self._visible.items()):
-                common = shared.get(object_id, 0)
-                overlaps[row, column] = common / (finding.area + area - common)
+            for column, (object_id, overlap) in enumerate(self._overlaps(finding).items()):
+                is_other = self._roster.entries[object_id].class_id not in (None, finding.class_id)
+                likely[row, column] = overlap * (_OTHER_CLASS if is_other else 1.0)
         ids = list(self._visible)
-        return {ids[column]: findings[row] for row, column in _pairs(overlaps, self._rules.match_overlap)}
+        return {ids[column]: findings[row] for row, column in _pairs(likely, self._rules.match_overlap)}
 
     def newcomers(self, findings: Sequence[Finding]) -> list[Finding]:
         """Those that are of nobody who is visible, nor of a better one among them, without the pixels that are not theirs."""
@@ -255,14 +270,22 @@ class _Look:
         room = min(self._rules.max_objects - len(self._roster.entries), MAX_OBJECT_ID + 1 - self._roster.next_id)
         return dict(enumerate(newcomers[: max(0, room)], start=self._roster.next_id))
 
-    def refreshed(self, matched: Mapping[int, Finding], settled: Collection[int]) -> dict[int, Finding]:
-        """Fresh masks for objects of which the tracker is unsure and the detector is not."""
+    def unsure(self, matched: Mapping[int, Finding]) -> dict[int, Finding]:
+        """The objects of which the tracker is unsure."""
         confidence = dict(zip(self._masks.object_ids, self._masks.confidence(), strict=True))
+        return {object_id: one for object_id, one in matched.items() if confidence[object_id] < self._rules.refresh_below}
+
+    def disputed(self, matched: Mapping[int, Finding]) -> dict[int, Finding]:
+        """The objects whose mask began with a detection less sure than the one there is now, which differs."""
+        surer = {object_id: one for object_id, one in matched.items() if one.score >= self._roster.entries[object_id].mask_score + _SURER}
+        return {object_id: one for object_id, one in surer.items() if self._overlaps(one)[object_id] < self._rules.dispute_below}
+
+    def refreshed(self, matched: Mapping[int, Finding]) -> dict[int, Finding]:
+        """The detections without the pixels of others, where enough is left."""
         fresh = {}
         for object_id, finding in matched.items():
-            if object_id not in settled and confidence[object_id] < self._rules.refresh_below and finding.score >= self._rules.min_score:
-                own = finding.mask & ((self._labels == 0) | (self._labels == object_id))
-                fresh[object_id] = replace(finding, mask=own, area=int(own.sum()))
+            own = finding.mask & ((self._labels == 0) | (self._labels == object_id))
+            fresh[object_id] = replace(finding, mask=own, area=int(own.sum()))
         return {object_id: one for object_id, one in fresh.items() if one.area >= self._least_area}
 
     def joining(self, chosen: Mapping[int, Finding]) -> Masks | None:
@@ -273,6 +296,12 @@ class _Look:
         for object_id, finding in reversed(list(chosen.items())):
             labels[finding.mask] = object_id
         return Masks.from_labels(labels, chosen)
+
+    def _overlaps(self, finding: Finding) -> dict[int, float]:
+        """Intersection over union with each visible object."""
+        shared = _counts(self._labels[finding.mask])
+        common = {object_id: shared.get(object_id, 0) for object_id in self._visible}
+        return {object_id: common[object_id] / (finding.area + area - common[object_id]) for object_id, area in self._visible.items()}
 
     def _is_explained(self, finding: Finding, shared: Mapping[int, int], areas: Mapping[int, int], classes: Mapping[int, int | None]) -> bool:
         """Whether a detection is of those on whom it lies."""
@@ -292,7 +321,11 @@ class _Look:
     def _is_same_again(self, finding: Finding, doubt: Doubt) -> float:
         """How likely a finding is what was in doubt at the last look, in 0..1."""
         sight = self.sight(finding)
-        is_possible = finding.class_id == doubt.class_id and sight.is_near(doubt.sight) and sight.growth(doubt.sight) <= _MOST_GROWTH_IN_DOUBT
+        is_possible = (
+            finding.class_id == doubt.class_id
+            and sight.is_near(doubt.sight, sizes=_FAR_IN_DOUBT)
+            and sight.growth(doubt.sight) <= _MOST_GROWTH_IN_DOUBT
+        )
         return sight.likeness(doubt.sight) if is_possible else 0.0
 
     def _is_back(self, entry: Entry, finding: Finding, opinion: Mapping[int, float]) -> float:
@@ -303,7 +336,7 @@ class _Look:
             return 1 + opinion[entry.object_id]
         sight = self.sight(finding)
         is_lost = abs(sight.frame_index - entry.sight.frame_index) > self._rules.lost_after
-        is_possible = sight.growth(entry.sight) <= _MOST_GROWTH_AWAY and (is_lost or sight.is_near(entry.sight))
+        is_possible = sight.growth(entry.sight) <= _MOST_GROWTH_AWAY and (is_lost or sight.is_near(entry.sight, sizes=_FAR_AWAY))
         return sight.likeness(entry.sight) if is_possible else 0.0
 
 

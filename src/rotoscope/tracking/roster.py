@@ -61,10 +61,10 @@ class Sight:
         centre = float(columns.double().mean()), float(rows.double().mean())
         return Sight(frame.index, len(rows), centre, colour_histogram(frame.image, region))
 
-    def is_near(self, other: "Sight") -> bool:
-        """Whether their centres are at most twice the size of the larger one apart, size being the root of the area."""
+    def is_near(self, other: "Sight", *, sizes: float) -> bool:
+        """Whether their centres are at most so many sizes of the larger one apart, size being the root of the area."""
         (x0, y0), (x1, y1) = self.centre_xy, other.centre_xy
-        return (x1 - x0) ** 2 + (y1 - y0) ** 2 <= 4 * max(self.area, other.area)
+        return (x1 - x0) ** 2 + (y1 - y0) ** 2 <= sizes**2 * max(self.area, other.area)
 
     def growth(self, other: "Sight") -> float:
         """How many times larger the larger one is."""
@@ -87,6 +87,7 @@ class Entry:
         num_sights: that the mean is of.
         votes: the sum of the scores of the detections of it, by class.
         num_votes: how many detections that is.
+        mask_score: of the detection that its mask began with; 1 for a given mask.
     """
 
     object_id: int
@@ -96,6 +97,7 @@ class Entry:
     num_sights: int = 1
     votes: Mapping[int, float] = field(default_factory=dict)
     num_votes: int = 0
+    mask_score: float = 1.0
 
     @property
     def class_id(self) -> int | None:
