@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
+    from rotoscope.jobs.detect import DetectResult, detect
     from rotoscope.jobs.discover import discover
     from rotoscope.jobs.track import TrackResult, track
     from rotoscope.models.registry import list_models, load, load_detector
     from rotoscope.tracking.discover import Discovered
     from rotoscope.tracking.interactive import InteractiveSession
-    from rotoscope.tracking.matching import DiscoveryRules
     from rotoscope.tracking.propagate import propagate
     from rotoscope.types import Detections, Frame, Masks, Propagator, Tracker
     from rotoscope.video.masks import read_labels
@@ -51,12 +51,12 @@ _HOMES = {
         "TrainingError",
         "VideoError",
     ),
+    "rotoscope.jobs.detect": ("DetectResult", "detect"),
     "rotoscope.jobs.discover": ("discover",),
     "rotoscope.jobs.track": ("TrackResult", "track"),
     "rotoscope.models.registry": ("list_models", "load", "load_detector"),
     "rotoscope.tracking.discover": ("Discovered",),
     "rotoscope.tracking.interactive": ("InteractiveSession",),
-    "rotoscope.tracking.matching": ("DiscoveryRules",),
     "rotoscope.tracking.propagate": ("propagate",),
     "rotoscope.types": ("Detections", "Frame", "Masks", "Propagator", "Tracker"),
     "rotoscope.video.masks": ("read_labels",),
@@ -67,9 +67,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CheckpointError",
+    "DetectResult",
     "Detections",
     "Discovered",
-    "DiscoveryRules",
     "Frame",
     "InputError",
     "InteractiveSession",
@@ -86,6 +86,7 @@ __all__ = [
     "TrainingError",
     "VideoError",
     "__version__",
+    "detect",
     "discover",
     "list_models",
     "load",

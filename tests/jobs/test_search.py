@@ -11,7 +11,7 @@ from PIL import Image
 import rotoscope
 from rotoscope.errors import InputError
 from rotoscope.jobs import work
-from rotoscope.jobs.discover import SearchRequest, class_indices, discover
+from rotoscope.jobs.discover import SearchRequest, discover
 from rotoscope.jobs.work import TrackRequest, TrackRun
 from rotoscope.models import registry
 from rotoscope.tracking.matching import DiscoveryRules
@@ -176,7 +176,7 @@ def test_tracks_are_written_when_the_run_is_finished_even_if_they_are_asked_for_
 def test_the_generator_gives_frames_masks_and_objects(detector) -> None:
     frames, truth = painted(TRACKS)
     video = np.stack([frame.image.permute(1, 2, 0).numpy() for frame in frames])
-    results = list(rotoscope.discover(video, rules=DiscoveryRules(every=3)))
+    results = list(rotoscope.discover(video, every=3))
     assert [result.frame.index for result in results] == list(range(NUM_FRAMES))
     assert [one.class_name for one in results[-1].objects] == ["ball", "box", "cone"]
     assert np.array_equal(results[29].masks.labels(), truth[29])
@@ -189,7 +189,7 @@ def test_the_generator_takes_masks_too_and_goes_both_ways(detector) -> None:
     frames, truth = painted(TRACKS)
     video = np.stack([frame.image.permute(1, 2, 0).numpy() for frame in frames])
     middle = np.where(truth[14] == 2, 5, 0).astype(np.uint8)
-    results = list(discover(video, masks={14: middle}, rules=DiscoveryRules(every=3)))
+    results = list(discover(video, masks={14: middle}, every=3))
     assert [result.frame.index for result in results] == [*range(13, -1, -1), *range(14, 30)]
     assert results[13].masks.object_ids == (5, 6, 7)
     first = list(discover(video, masks=np.where(truth[0] == 2, 5, 0).astype(np.uint8), frames=slice(0, 2)))
@@ -198,15 +198,9 @@ def test_the_generator_takes_masks_too_and_goes_both_ways(detector) -> None:
 
 def test_faults_are_reported_before_the_first_frame_is_asked_for(detector) -> None:
     video = np.zeros((3, 24, 32, 3), dtype=np.uint8)
-    with pytest.raises(InputError, match="there is no class 'sofa'; classes: ball, box, cone, disc"):
+    with pytest.raises(InputError, match="no class 'sofa'; its classes are ball, box, cone, disc"):
         discover(video, classes=["sofa"])
+    with pytest.raises(InputError, match="there is no rule evry; rules: every, min_score"):
+        discover(video, evry=5)
     with pytest.raises(InputError, match="frame 9"):
         discover(video, masks={9: np.ones((24, 32), dtype=np.uint8)})
-
-
-def test_classes_are_named_or_numbered() -> None:
-    assert class_indices((), ("a", "b")) is None
-    assert class_indices(("B", "a"), ("a", "b", "c", "B")) == {0, 1, 3}
-    assert class_indices(("3", "0"), ()) == {0, 3}
-    with pytest.raises(InputError, match="no class 'a'; classes: numbers"):
-        class_indices(("a",), ())

@@ -9,7 +9,8 @@ from looking import HW, ColourTracker, LabelDetector, Seen, detections_of, movin
 from rotoscope.errors import InputError, PropagationError
 from rotoscope.models import registry
 from rotoscope.testing import moving_shapes
-from rotoscope.tracking.discover import Discoverer, class_names_of, follow
+from rotoscope.tracking.class_names import class_names_of
+from rotoscope.tracking.discover import Discoverer, follow
 from rotoscope.tracking.matching import DiscoveryRules
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Detections, Frame, Masks, Propagator

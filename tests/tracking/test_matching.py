@@ -240,6 +240,11 @@ def test_small_weak_and_unwanted_detections_are_left_out() -> None:
     assert [(one.class_id, one.area) for one in found] == [(2, 81)]
 
 
+def test_where_a_detector_judges_its_masks_that_is_what_counts() -> None:
+    found = replace(detections_of([(box(0, 0, 9, 9), 0.9, 0), (box(20, 0, 29, 9), 0.8, 1)], HW), mask_scores=torch.tensor([0.2, 0.7]))
+    assert [(one.class_id, one.score) for one in findings_of(found, DiscoveryRules())] == [(1, pytest.approx(0.7))]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

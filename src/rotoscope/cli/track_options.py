@@ -62,7 +62,7 @@ def search_in(options: TrackOptions) -> "SearchRequest | None":
     """What to look for; None where nothing is to be found.
 
     Raises:
-        InputError: an option of the detector without --detect, a rule that makes no sense, or no class in a list of classes.
+        InputError: an option of the detector without --detect, or a rule that makes no sense.
     """
     from rotoscope.jobs.discover import SearchRequest
     from rotoscope.tracking.matching import DiscoveryRules
@@ -77,20 +77,7 @@ def search_in(options: TrackOptions) -> "SearchRequest | None":
         return None
     request = SearchRequest(
         weights=options.detector_weights,
-        classes=() if options.classes is None else parse_classes(options.classes),
+        classes=() if options.classes is None else tuple(name.strip() for name in options.classes.split(",")),
         rules=DiscoveryRules(**{name: value for name, value in rules.items() if value is not None}),  # type: ignore[arg-type] # each has its own
     )
     return request if options.detector is None else replace(request, detector=options.detector)
-
-
-def parse_classes(text: str) -> tuple[str, ...]:
-    """Names from "person,traffic light".
-
-    Raises:
-        InputError: there is none, or an empty one.
-    """
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        message = f"--classes '{text}' leaves a name out; write names with commas, such as person,dog"
-        raise InputError(message)
-    return names

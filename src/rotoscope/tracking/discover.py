@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rotoscope.errors import PropagationError
+from rotoscope.tracking.class_names import class_names_of, name_of
 from rotoscope.tracking.matching import Decision, DiscoveryRules, decide, findings_of
 from rotoscope.tracking.propagate import checked_prediction, merge_given, propagate
 from rotoscope.tracking.roster import Entry, FollowedObject, Roster, Sight
@@ -194,24 +195,14 @@ class Discoverer:
         return replace(self._roster.with_entries(changed), next_id=max(self._roster.next_id, 1 + max(ids)))
 
     def _described(self, entry: Entry) -> FollowedObject:
-        names = self.class_names
         class_id = entry.class_id
-        name = None if class_id is None else names[class_id] if 0 <= class_id < len(names) else f"class {class_id}"
+        name = None if class_id is None else name_of(self.class_names, class_id)
         return FollowedObject(entry.object_id, class_id, name, entry.score, entry.first_frame, entry.is_given)
 
 
 def follow(frames: Iterable[Frame], discoverer: Discoverer) -> Generator[tuple[Frame, Masks]]:
     """Masks for each frame, in the order in which the frames come; see `tracking.propagate`. Masks may hold no object."""
     return propagate(frames, discoverer, {}, resumed=True)
-
-
-def class_names_of(detector: Detector) -> tuple[str, ...]:
-    """What a detector calls its classes, in the order of their indices: its `class_names`, or those of its `config`; empty if it has none."""
-    for holder in (detector, getattr(detector, "config", None)):
-        names = getattr(holder, "class_names", None)
-        if names is not None:
-            return tuple(names)
-    return ()
 
 
 def _checked(detections: Detections, frame: Frame) -> Detections:
@@ -227,7 +218,8 @@ def _checked(detections: Detections, frame: Frame) -> Detections:
             f"for frame {frame.index} of {list(frame.hw)}; there must be one of each for an object, at the size of the frame"
         )
         raise PropagationError(message)
-    if not bool(torch.isfinite(detections.scores).all()):
+    judged = detections.scores if detections.mask_scores is None else detections.mask_scores
+    if not bool((torch.isfinite(detections.scores) & torch.isfinite(judged)).all()):
         message = f"the detector gave scores that are not finite on frame {frame.index}; check its weights"
         raise PropagationError(message)
     return detections

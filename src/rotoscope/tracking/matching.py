@@ -151,8 +151,9 @@ def findings_of(detections: Detections, rules: DiscoveryRules, classes: Collecti
         classes: those that are wanted; None for all.
     """
     least = rules.least_area((detections.masks.shape[1], detections.masks.shape[2]))
+    scores = detections.scores if detections.mask_scores is None else detections.mask_scores  # of the mask, where the detector judges it
     found = []
-    for mask, class_id, score in zip(detections.masks.cpu(), detections.class_ids.tolist(), detections.scores.tolist(), strict=True):
+    for mask, class_id, score in zip(detections.masks.cpu(), detections.class_ids.tolist(), scores.tolist(), strict=True):
         area = int(mask.sum())
         if score >= rules.doubtful_score and area >= least and (classes is None or class_id in classes):
             found.append(Finding(mask, class_id, score, area))

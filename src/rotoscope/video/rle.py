@@ -1,8 +1,8 @@
 """Masks as run lengths, the way COCO and YouTube-VIS files hold them: a few hundred characters for a mask, exact, and fit for JSON.
 
-A mask is read down its columns. The lengths of its runs of 0 and 1 in turn, 0 first, are either a list ("uncompressed", as COCO's crowds are) or text:
-from the fourth length on each is the difference to the last but one, in pieces of five bits, lowest first, with a sixth bit where more pieces follow
-and 48 added to make characters (https://github.com/cocodataset/cocoapi, common/maskApi.c).
+A mask is read down its columns. The lengths of its runs of 0 and 1 in turn, 0 first, are a list ("uncompressed", as COCO's crowds are) or text: from
+the fourth length on each is the difference to the last but one, in pieces of five bits, lowest first, with a sixth bit where more pieces follow and
+48 added to make characters (https://github.com/cocodataset/cocoapi, common/maskApi.c).
 
 This is numpy and not pycocotools: that one's version 2.0.11 fails for more than 255 masks at a time with numpy 2, and trusts lengths that
 do not fit the size.
