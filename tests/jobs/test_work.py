@@ -100,7 +100,7 @@ def test_masks_that_no_run_made_are_left_alone_unless_told_otherwise(smear, clip
     mine.parent.mkdir(parents=True)
     mine.write_bytes(first_mask.read_bytes())
     for existing in ("refuse", "resume"):
-        with pytest.raises(OutputError, match=r"holds masks of another origin, such as 00003\.png; --overwrite"):
+        with pytest.raises(OutputError, match=r"holds masks of another origin, such as 00003\.png; remove them with --overwrite"):
             list(TrackRun(request(clip_folder, first_mask, output, existing=existing)).records())
     assert mine.read_bytes() == first_mask.read_bytes()
     list(TrackRun(request(clip_folder, first_mask, output, existing="overwrite")).records())

@@ -81,17 +81,19 @@ class RunFolder:
         self._state = self._folder.private / "state.safetensors"
         try:
             if not self._folder.resumes(plan, existing):
-                stale = sorted(self.masks.glob("*.png"))
-                if stale and existing != "overwrite":
-                    message = (
-                        f"{self.masks} holds masks of another origin, such as {stale[0].name}; --overwrite removes them, or choose another folder"
-                    )
-                    raise OutputError(message)
-                self._folder.begin(plan, stale=(self._state, self._records.path, self.summary, *stale))
+                self._folder.begin(plan, stale=(self._state, self._records.path, self.summary, *self._removable(existing)))
             prepare_folder(self.masks)
         except BaseException:
             self._folder.release()
             raise
+
+    def _removable(self, existing: Existing) -> list[Path]:
+        """The masks that are there, which a new run takes the place of."""
+        there = sorted(self.masks.glob("*.png"))
+        if there and existing != "overwrite":
+            message = f"{self.masks} holds masks of another origin, such as {there[0].name}; remove them with --overwrite, or choose another folder"
+            raise OutputError(message)
+        return there
 
     def __enter__(self) -> Self:
         return self
