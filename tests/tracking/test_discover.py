@@ -1,6 +1,7 @@
 """Searches through painted clips: who is found, who stays who."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from looking import HW, ColourTracker, LabelDetector, Seen, detections_of, movin
 
 from rotoscope.errors import InputError, PropagationError
 from rotoscope.models import registry
+from rotoscope.models.yolact import VARIANTS, YolactDetector, fresh_network
 from rotoscope.testing import moving_shapes
 from rotoscope.tracking.class_names import class_names_of
 from rotoscope.tracking.discover import Discoverer, follow
@@ -406,3 +408,12 @@ def test_the_tracker_that_ships_follows_what_is_found_as_if_somebody_had_given_i
     given = {0: Masks.from_labels(late[0]), 2: second}
     for frame, masks in propagate(frames, tracker.start(), given):
         assert torch.equal(masks.probs, found[frame.index].probs)
+
+
+def test_yolact_may_look_though_it_has_learnt_nothing() -> None:
+    config = replace(VARIANTS["yolact-lite"], image_size=64)
+    detector = YolactDetector(fresh_network(config, seed=1).eval(), config)
+    frames, _ = painted([moving(LEFT, 4, dx=1)])
+    results = search(frames, detector, every=2, min_score=0.0, max_objects=3)
+    assert 0 < len(results[3].objects) <= 3
+    assert {one.class_name for one in results[3].objects} <= set(config.class_names)
