@@ -20,7 +20,7 @@ REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in ROWS}
 DEFAULT_TRACKER = "mast-lite"
 DEFAULT_MASK_MAKER = "s2m-lite"
 DEFAULT_DETECTOR = "yolact-lite"
-_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights"}
+_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights", "detect": "--weights (after `track --detect`: --detector-weights)"}
 
 
 @dataclass(frozen=True, slots=True)
