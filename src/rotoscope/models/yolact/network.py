@@ -20,7 +20,10 @@ from rotoscope.models.yolact.outputs import RawOutputs
 from rotoscope.models.yolact.priors import priors_of
 from rotoscope.models.yolact.pyramid import Pyramid
 from rotoscope.nn.conv_norm import fold_frozen_norms
-from rotoscope.nn.winograd import WinogradConv
+from rotoscope.nn.winograd import work_by_tiles
+
+_LEAST_CELLS = 150
+"""Below this the head is faster without tiles: P6 and P7 have 9x9 and 5x5 cells at 550 pixels (measured on one thread of docs/benchmarks.md)."""
 
 
 class YolactNetwork(nn.Module):
@@ -71,9 +74,7 @@ class YolactNetwork(nn.Module):
         self.head.join()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
         if self.semantic.weight.device.type == "cpu":
-            for part in self.modules():
-                if isinstance(part, WinogradConv):
-                    part.prepare()
+            work_by_tiles(self, least_cells=_LEAST_CELLS)
         return self
 
 
