@@ -1,7 +1,9 @@
 """The settings of YOLACT's networks and of how detections are read from them (YOLACT, ICCV 2019; YOLACT++, TPAMI 2020)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from rotoscope.errors import InputError
 
 Backbone = Literal["resnet50", "resnet101", "darknet53", "efficientnet-lite0"]
 Suppression = Literal["fast", "cross-class", "classic"]
@@ -37,6 +39,14 @@ class YolactConfig:
         overlap_threshold: boxes that overlap a better one by more than this are dropped.
         top_k: candidates for each class.
         max_detections: that are returned for a frame at most.
+        min_score: detections of a lower score are left out; also those of a lower mask score, where masks are judged.
+        only_classes: the names of the classes that are looked for; none means all.
+        keep_aspect_ratio: give the network pictures of their own proportions, with as many pixels as the square that they are pressed into
+            otherwise. The released weights know squares.
+        frames_at_once: that share a pass through the network, at most.
+
+    Raises:
+        InputError: a setting that is out of its range, or a class that there is not.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +65,27 @@ class YolactConfig:
     overlap_threshold: float = 0.5
     top_k: int = 200
     max_detections: int = 100
+    min_score: float = 0.0
+    only_classes: tuple[str, ...] = ()
+    keep_aspect_ratio: bool = False
+    frames_at_once: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "overlap_threshold", "min_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                message = f"{name} is {getattr(self, name)}; give a number from 0 to 1"
+                raise InputError(message)
+        for name in ("image_size", "top_k", "max_detections", "frames_at_once"):
+            if getattr(self, name) < 1:
+                message = f"{name} is {getattr(self, name)}; give 1 or more"
+                raise InputError(message)
+        if self.suppression not in get_args(Suppression):
+            message = f"there is no suppression '{self.suppression}'; there are {', '.join(get_args(Suppression))}"
+            raise InputError(message)
+        unknown = [name for name in self.only_classes if name not in self.class_names]
+        if unknown:
+            message = f"the model knows no class {', '.join(unknown)}; it knows {', '.join(self.class_names)}"
+            raise InputError(message)
 
     @property
     def num_classes(self) -> int:
@@ -75,3 +106,8 @@ class YolactConfig:
     def priors_per_cell(self) -> int:
         """Priors at each position of a level; the same for all levels."""
         return len(self.scales[0]) * len(self.ratios)
+
+    @property
+    def only_class_ids(self) -> tuple[int, ...]:
+        """Where the names of `only_classes` are among the class names, ascending; empty if all classes are looked for."""
+        return tuple(sorted(self.class_names.index(name) for name in set(self.only_classes)))
