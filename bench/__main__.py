@@ -1,6 +1,6 @@
 """Run the benchmarks and print their tables.
 
-`python -m bench [affinity | mast | aot | mivos | rgmp | detection | track | growth | training | budget] ...`
+`python -m bench [affinity | mast | aot | mivos | rgmp | yolact | detection | track | growth | training | budget] ...`
 """
 
 import platform
@@ -9,7 +9,7 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, budget, detection, growth, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, detection, growth, mast, mivos, rgmp, track, training, yolact
 
 BENCHMARKS = {
     "affinity": affinity.main,
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "aot": aot.main,
     "mivos": mivos.main,
     "rgmp": rgmp.main,
+    "yolact": yolact.main,
     "detection": detection.main,
     "track": track.main,
     "growth": growth.main,

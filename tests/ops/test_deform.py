@@ -106,6 +106,26 @@ def test_what_is_read_is_not_kept_for_the_way_back() -> None:
     assert max(kept, default=0) < 24 * 24 * 9 * 16  # the columns of the whole map
 
 
+def test_half_precision_costs_rounding_only() -> None:
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1))
+    exact = {name: value.bfloat16().float().requires_grad_() for name, value in drawn((8, 9), window, channels=(4, 4)).items()}
+    half = {name: value.detach().bfloat16().requires_grad_() for name, value in exact.items()}
+    first, second = deform_conv2d(**exact, **placing(window)), deform_conv2d(**half, **placing(window))
+    assert second.dtype == torch.bfloat16
+    torch.testing.assert_close(second.float(), first, atol=0.1, rtol=0.05)
+    second.sum().backward()
+    assert all(value.grad is not None and bool(value.grad.isfinite().all()) for value in half.values())
+
+
+def test_it_can_be_trained_in_mixed_precision() -> None:
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1))
+    given_ = {name: value.float().requires_grad_() for name, value in drawn((5, 5), window).items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = deform_conv2d(**given_ | {"x": given_["x"].bfloat16()}, **placing(window))
+    result.float().sum().backward()
+    assert given_["offsets"].grad is not None
+
+
 def test_inputs_that_do_not_fit_are_refused() -> None:
     window = Window((3, 3), (1, 1), (1, 1), (1, 1))
     given_ = drawn((5, 5), window)

@@ -22,7 +22,7 @@ from rotoscope.models.yolact.pyramid import Pyramid
 from rotoscope.nn.conv_norm import fold_frozen_norms
 from rotoscope.nn.winograd import work_by_tiles
 
-_LEAST_CELLS = 150
+LEAST_CELLS = 150
 """Below this the head is faster without tiles: P6 and P7 have 9x9 and 5x5 cells at 550 pixels (measured on one thread of docs/benchmarks.md)."""
 
 
@@ -59,7 +59,7 @@ class YolactNetwork(nn.Module):
             class_logits=class_logits,
             coefficients=coefficients,
             prototypes=self.prototypes(levels[0]),
-            priors=priors_of(self.config, [(level.shape[2], level.shape[3]) for level in levels]).to(images),
+            priors=priors_of(self.config, [(level.shape[2], level.shape[3]) for level in levels]).to(images.device),
             semantic_logits=self.semantic(levels[0]) if self.training else None,
         )
 
@@ -74,7 +74,7 @@ class YolactNetwork(nn.Module):
         self.head.join()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
         if self.semantic.weight.device.type == "cpu":
-            work_by_tiles(self, least_cells=_LEAST_CELLS)
+            work_by_tiles(self, least_cells=LEAST_CELLS)
         return self
 
 
