@@ -68,13 +68,13 @@ def gigaflops(name: str, tiled: bool) -> float:  # noqa: FBT001 - called through
     """Floating point operations of the convolutions and products of a picture, in units of 1e9."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from rotoscope.models.yolact.network import LEAST_CELLS
-    from rotoscope.nn.winograd import work_by_tiles
+    from rotoscope.models.yolact.network import LEAST_CELLS, LEAST_CHANNELS
+    from rotoscope.nn.winograd import tile_convolutions
 
     with torch.device("meta"), torch.no_grad():
         network = _network(name).prepare()
         if tiled:
-            work_by_tiles(network, least_cells=LEAST_CELLS)
+            tile_convolutions(network, least_channels=LEAST_CHANNELS, least_cells=LEAST_CELLS)
         side = network.config.image_size
         with FlopCounterMode(display=False) as counter:
             network.head(network.pyramid(network.backbone(torch.empty(1, 3, side, side))))

@@ -17,7 +17,6 @@ from rotoscope.models.yolact.classes import COCO_CLASSES, COCO_IDS, COCO_INDEX, 
 from rotoscope.models.yolact.mask_iou import LEAST_SIDE
 from rotoscope.models.yolact.priors import priors_of
 from rotoscope.nn.conv_norm import FrozenBatchNorm2d
-from rotoscope.nn.winograd import WinogradConv, work_by_tiles
 
 LITE = VARIANTS["yolact-lite"]
 
@@ -203,17 +202,3 @@ def test_masks_too_small_to_judge_are_refused_with_the_least_size() -> None:
     assert network(torch.rand(2, 1, LEAST_SIDE, LEAST_SIDE)).shape == (2, 5)
     with pytest.raises(InputError, match="at least 252 pixels"):
         network(torch.rand(2, 1, LEAST_SIDE - 1, 90))
-
-
-def test_tiles_replace_wide_windows_only_and_small_maps_go_past_them() -> None:
-    torch.manual_seed(0)
-    parts = nn.Sequential(
-        nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 64, 3, 2, 1), nn.Conv2d(64, 128, 1), nn.Conv2d(128, 128, 3, padding=1, groups=2)
-    ).requires_grad_(requires_grad=False)
-    x, small = torch.randn(1, 64, 13, 12), torch.randn(1, 64, 3, 3)
-    before, before_small = parts(x), parts(small)
-    work_by_tiles(parts, least_cells=100)
-    assert [isinstance(part, WinogradConv) for part in parts] == [True, False, False, False]
-    torch.testing.assert_close(parts(x), before, atol=2e-5, rtol=2e-5)
-    assert not torch.equal(parts(x), before)
-    assert torch.equal(parts(small), before_small)

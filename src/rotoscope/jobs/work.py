@@ -16,7 +16,8 @@ from torch import Tensor
 from rotoscope._files import write_atomically
 from rotoscope._version import __version__
 from rotoscope.errors import InputError
-from rotoscope.jobs.folder import Existing, FrameRecord, Progress, RunFolder
+from rotoscope.jobs.folder import FrameRecord, Progress, RunFolder, record_of
+from rotoscope.jobs.locked import Existing
 from rotoscope.jobs.marks import check_marks, marked_masks, marks_as_json
 from rotoscope.jobs.plan import Direction, Pass, plan_passes
 from rotoscope.jobs.track import GivenMasks, TrackResult, frames_of, result_of
@@ -211,9 +212,7 @@ class _Session:
 
     def _write(self, result: TrackResult, *, draw: bool) -> FrameRecord:
         path = self._folder.mask_path(result.frame)
-        counts = np.bincount(result.labels.ravel(), minlength=1 + max(result.object_ids, default=0))
-        objects = {object_id: {"area_pixels": int(counts[object_id]), "confidence": round(score, 4)} for object_id, score in result.scores.items()}
-        record = FrameRecord(result.frame_index, result.time_seconds, path.name, result.given, objects)
+        record = record_of(result, path.name)
         self._writer.submit(partial(write_labels, path, result.labels))
         self._writer.submit(partial(self._folder.append, record))
         if draw:

@@ -14,8 +14,6 @@ _TILE, _WINDOW = 4, 6
 _STRIP, _STRIP_TILES = 4, 144
 """Rows of tiles that are transformed at a time, at least, and tiles: the intermediate results should stay in the processor's cache, but a product
 with few rows spends its time on reading the kernels."""
-_LEAST_CHANNELS, _LEAST_KERNELS = 64, 64 * 128
-"""Convolutions with fewer channels, or kernels, are as fast without tiles."""
 # the matrices of Lavin and Gray, section 4.3
 _INTO = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
 _KERNELS = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
@@ -83,36 +81,39 @@ class WinogradConv(nn.Conv2d):
         return result if added is None else result.add_(added)
 
 
-def work_by_tiles(module: nn.Module, *, least_cells: int = 0) -> None:
-    """Make the 3x3 convolutions inside a module work by tiles where that is faster, in place: for inference on the CPU.
+def tile_convolutions(network: nn.Module, *, least_channels: int = 128, least_cells: int = 0) -> None:
+    """Let the plain 3x3 convolutions in a network work by tiles, in place: for inference on the CPU, in float32, of any layer but the network itself.
+
+    Those with fewer channels, in or out, stay as they are: with 64 the transforms cost what the tiles save (measured; 1.3 times as fast with 128,
+    1.5 to 2 with 256 and more).
 
     Args:
-        module: what holds the convolutions, at any depth; they must be folded already.
+        network: what holds the convolutions, at any depth.
+        least_channels: see above.
         least_cells: see `WinogradConv`.
     """
-    for parent in list(module.modules()):
-        for name, part in list(parent.named_children()):
-            if not isinstance(part, nn.Conv2d) or not _is_suitable(part):
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.Conv2d) or min(child.in_channels, child.out_channels) < least_channels:
                 continue
-            if not isinstance(part, WinogradConv):
-                setattr(parent, name, _taken_over(part))
-            getattr(parent, name).prepare(least_cells=least_cells)
+            if isinstance(child, WinogradConv):
+                child.prepare(least_cells=least_cells)
+            elif type(child) is nn.Conv2d and _is_plain(child):
+                setattr(parent, name, _tiled(child, least_cells))
 
 
-def _is_suitable(conv: nn.Conv2d) -> bool:
-    plain = type(conv) is nn.Conv2d or isinstance(conv, WinogradConv)
-    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    channels = (conv.in_channels, conv.out_channels)
-    large = min(channels) >= _LEAST_CHANNELS and channels[0] * channels[1] >= _LEAST_KERNELS
-    return plain and large and conv.bias is not None and shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+def _is_plain(conv: nn.Conv2d) -> bool:
+    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
-def _taken_over(conv: nn.Conv2d) -> WinogradConv:
-    """The same convolution, sharing its weights."""
+def _tiled(conv: nn.Conv2d, least_cells: int) -> WinogradConv:
     with torch.device("meta"):
-        result = WinogradConv(conv.in_channels, conv.out_channels)
-    result.weight, result.bias = conv.weight, conv.bias
-    return result
+        tiled = WinogradConv(conv.in_channels, conv.out_channels)
+    tiled.weight, bias = conv.weight, conv.bias
+    tiled.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels), requires_grad=False) if bias is None else bias
+    tiled.prepare(least_cells=least_cells)
+    return tiled.train(conv.training)
 
 
 def transform_kernels(kernels: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "36 c d"]:
