@@ -1,6 +1,6 @@
 """Run the benchmarks and print their tables.
 
-`python -m bench [affinity | mast | aot | mivos | interactive | rgmp | detection | track | growth | training | budget] ...`
+`python -m bench [affinity | mast | aot | mivos | interactive | rgmp | yolact | detection | track | growth | training | budget] ...`
 """
 
 import platform
@@ -9,7 +9,7 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, budget, detection, growth, interactive, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, detection, growth, interactive, mast, mivos, rgmp, track, training, yolact
 
 BENCHMARKS = {
     "affinity": affinity.main,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "mivos": mivos.main,
     "interactive": interactive.main,
     "rgmp": rgmp.main,
+    "yolact": yolact.main,
     "detection": detection.main,
     "track": track.main,
     "growth": growth.main,

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from torch import nn
 
 from rotoscope.nn import winograd
 from rotoscope.nn.winograd import WinogradConv
@@ -80,3 +81,23 @@ def test_the_direct_form_can_be_trained():
     conv(torch.randn(1, 2, 5, 5), rectify=True, added=torch.randn(1, 3, 5, 5)).sum().backward()
     assert conv.weight.grad is not None
     assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_tiles_replace_wide_windows_only_and_small_maps_go_past_them():
+    parts = nn.Sequential(
+        nn.Conv2d(32, 40, 3, padding=1, bias=False),
+        nn.Conv2d(40, 32, 3, 2, 1),
+        nn.Conv2d(32, 64, 1),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(64, 16, 3, padding=1),
+        WinogradConv(16, 48),
+        WinogradConv(48, 32),
+    ).requires_grad_(requires_grad=False)
+    x, small = torch.randn(1, 32, 13, 12), torch.randn(1, 32, 3, 3)
+    before, before_small = parts(x), parts(small)
+    winograd.tile_convolutions(parts, least_channels=32, least_cells=20)
+    tiled = [isinstance(part, WinogradConv) and part.tiled is not None for part in parts]
+    assert tiled == [True, False, False, False, False, False, True]
+    torch.testing.assert_close(parts(x), before, atol=2e-5, rtol=2e-5)
+    assert not torch.equal(parts(x), before)
+    assert torch.equal(parts(small), before_small)

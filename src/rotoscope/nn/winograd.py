@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _TILE, _WINDOW = 4, 6
-_STRIP = 4
-"""Rows of tiles that are transformed at a time: the intermediate results should stay in the processor's cache."""
+_STRIP, _STRIP_TILES = 4, 144
+"""Rows of tiles that are transformed at a time, at least, and tiles: the intermediate results should stay in the processor's cache, but a product
+with few rows spends its time on reading the kernels."""
 # the matrices of Lavin and Gray, section 4.3
 _INTO = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
 _KERNELS = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
@@ -24,19 +25,28 @@ class WinogradConv(nn.Conv2d):
 
     Attributes:
         tiled: the transformed kernels once `prepare` was called; four times as large as the kernels.
+        least_cells: smaller maps are convolved directly, for which the kernels stay; 0 for none.
     """
 
     tiled: Float[Tensor, "36 c d"] | None
+    least_cells: int = 0
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
         self.register_buffer("tiled", None, persistent=False)
 
-    def prepare(self) -> None:
-        """Transform the kernels and drop the untransformed ones: for inference on the CPU, in float32. A second call does nothing."""
+    def prepare(self, *, least_cells: int = 0) -> None:
+        """Transform the kernels and, unless small maps need them, drop the untransformed ones. A second call does nothing.
+
+        For inference on the CPU, in float32.
+
+        Args:
+            least_cells: see the class.
+        """
         if self.tiled is None:
-            self.tiled = transform_kernels(self.weight.detach())
-            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+            self.tiled, self.least_cells = transform_kernels(self.weight.detach()), least_cells
+            if not least_cells:
+                self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def forward(
         self, x: Float[Tensor, "n c h w"], *, rectify: bool = False, added: Float[Tensor, "n d h w"] | None = None
@@ -48,7 +58,7 @@ class WinogradConv(nn.Conv2d):
             rectify: apply a ReLU to it first.
             added: to the output.
         """
-        if self.tiled is not None:
+        if self.tiled is not None and x.shape[2] * x.shape[3] >= self.least_cells:
             return self._by_tiles(x, self.tiled, rectify=rectify, added=added)
         result: Tensor = super().forward(F.relu(x) if rectify else x)
         return result if added is None else result + added
@@ -62,24 +72,34 @@ class WinogradConv(nn.Conv2d):
             cells.clamp_(min=0)
         result = x.new_empty((x.shape[0], _TILE * down, _TILE * across, tiled.shape[2]))
         matrices = _squared(_INTO, x), _squared(_OUT_OF, x)
+        rows = max(_STRIP, -(-_STRIP_TILES // across))
         for source, target in zip(cells, result, strict=True):
-            for top in range(0, down, _STRIP):
-                strip = target[_TILE * top : _TILE * (top + _STRIP)]
+            for top in range(0, down, rows):
+                strip = target[_TILE * top : _TILE * (top + rows)]
                 _fill_strip(source[_TILE * top : _TILE * top + strip.shape[0] + 2], tiled, matrices, strip)
         result = result[:, :height, :width].add_(self.bias).permute(0, 3, 1, 2)
         return result if added is None else result.add_(added)
 
 
-def tile_convolutions(network: nn.Module, *, least_channels: int = 128) -> None:
+def tile_convolutions(network: nn.Module, *, least_channels: int = 128, least_cells: int = 0) -> None:
     """Let the plain 3x3 convolutions in a network work by tiles, in place: for inference on the CPU, in float32, of any layer but the network itself.
 
     Those with fewer channels, in or out, stay as they are: with 64 the transforms cost what the tiles save (measured; 1.3 times as fast with 128,
     1.5 to 2 with 256 and more).
+
+    Args:
+        network: what holds the convolutions, at any depth.
+        least_channels: see above.
+        least_cells: see `WinogradConv`.
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and _is_plain(child) and min(child.in_channels, child.out_channels) >= least_channels:
-                setattr(parent, name, _tiled(child))
+            if not isinstance(child, nn.Conv2d) or min(child.in_channels, child.out_channels) < least_channels:
+                continue
+            if isinstance(child, WinogradConv):
+                child.prepare(least_cells=least_cells)
+            elif type(child) is nn.Conv2d and _is_plain(child):
+                setattr(parent, name, _tiled(child, least_cells))
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
@@ -87,12 +107,12 @@ def _is_plain(conv: nn.Conv2d) -> bool:
     return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
-def _tiled(conv: nn.Conv2d) -> WinogradConv:
+def _tiled(conv: nn.Conv2d, least_cells: int) -> WinogradConv:
     with torch.device("meta"):
         tiled = WinogradConv(conv.in_channels, conv.out_channels)
     tiled.weight, bias = conv.weight, conv.bias
     tiled.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels), requires_grad=False) if bias is None else bias
-    tiled.prepare()
+    tiled.prepare(least_cells=least_cells)
     return tiled.train(conv.training)
 
 

@@ -70,7 +70,8 @@ def deform_conv2d(  # noqa: PLR0913 - like torch.nn.functional.conv2d, with what
     step = max(1, _CHUNK // flat.shape[0])
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, offsets, modulation, weight))
     results = []
-    for image, moved, factors in zip(x, offsets, modulation, strict=True):
+    precise = torch.promote_types(x.dtype, torch.float32)  # places between cells need more than half precision has
+    for image, moved, factors in zip(*(tensor.to(precise) for tensor in (x, offsets, modulation)), strict=True):
         cells = image.permute(1, 2, 0).flatten(0, 1).contiguous()
         places = _places(moved, window)
         heights = factors.flatten(1).t()
@@ -115,7 +116,7 @@ def _filtered(
     indices, shares = _corners(places, hw)
     weighted = (shares * factors[..., None]).flatten(0, 1)
     read = F.embedding_bag(indices.flatten(0, 1), cells, per_sample_weights=weighted, mode="sum")
-    return read.view(places.shape[0], -1) @ flat
+    return read.view(places.shape[0], -1).to(flat) @ flat
 
 
 def _corners(places: Float[Tensor, "q k 2"], hw: tuple[int, int]) -> tuple[Int64[Tensor, "q k 4"], Float[Tensor, "q k 4"]]:

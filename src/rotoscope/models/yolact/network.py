@@ -20,7 +20,12 @@ from rotoscope.models.yolact.outputs import RawOutputs
 from rotoscope.models.yolact.priors import priors_of
 from rotoscope.models.yolact.pyramid import Pyramid
 from rotoscope.nn.conv_norm import fold_frozen_norms
-from rotoscope.nn.winograd import WinogradConv
+from rotoscope.nn.winograd import tile_convolutions
+
+LEAST_CHANNELS = 96
+"""From here on 3x3 convolutions work by tiles."""
+LEAST_CELLS = 150
+"""Below this the head is faster without tiles: P6 and P7 have 9x9 and 5x5 cells at 550 pixels (measured on one thread of docs/benchmarks.md)."""
 
 
 class YolactNetwork(nn.Module):
@@ -56,7 +61,7 @@ class YolactNetwork(nn.Module):
             class_logits=class_logits,
             coefficients=coefficients,
             prototypes=self.prototypes(levels[0]),
-            priors=priors_of(self.config, [(level.shape[2], level.shape[3]) for level in levels]).to(images),
+            priors=priors_of(self.config, [(level.shape[2], level.shape[3]) for level in levels]).to(images.device),
             semantic_logits=self.semantic(levels[0]) if self.training else None,
         )
 
@@ -71,9 +76,7 @@ class YolactNetwork(nn.Module):
         self.head.join()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
         if self.semantic.weight.device.type == "cpu":
-            for part in self.modules():
-                if isinstance(part, WinogradConv):
-                    part.prepare()
+            tile_convolutions(self, least_channels=LEAST_CHANNELS, least_cells=LEAST_CELLS)
         return self
 
 

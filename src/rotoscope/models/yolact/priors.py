@@ -25,7 +25,8 @@ def priors_of(config: YolactConfig, level_sizes: Sequence[tuple[int, int]]) -> F
 
 @lru_cache(maxsize=16)
 def _priors(config: YolactConfig, level_sizes: tuple[tuple[int, int], ...]) -> Tensor:
-    with torch.inference_mode(mode=False), torch.no_grad():  # kept: it may serve a training after an inference
+    # kept, so it must serve another device, and a training after an inference
+    with torch.device("cpu"), torch.inference_mode(mode=False), torch.no_grad():
         return torch.cat([_of_level(config, *pair) for pair in zip(config.scales, level_sizes, strict=True)]).float()
 
 
