@@ -73,6 +73,7 @@ _ROWS = (
     RecipeSpec("mivos:main", "mivos", "the same on real clips with masks, from weights", "mivos"),
     RecipeSpec("s2m", "s2m", "S2M on static images with masks, with simulated lines"),
     RecipeSpec("s2m-lite", "s2m", "S2M's design on EfficientNet-Lite0, with simulated clicks, boxes and lines"),
+    RecipeSpec("yolact-lite", "yolact", "YOLACT's design on EfficientNet-Lite0: any thing, on pictures made from images with masks"),
     RecipeSpec("fusion", "fusion", "FusionNet on rendered clips with masks (BL30K), with weights of MiVOS"),
     RecipeSpec("fusion:main", "fusion", "the same on real clips with masks, from weights of the first stage", "fusion"),
     RecipeSpec("fusion-lite", "fusion", "our mixer of two results, on masks of static images with simulated errors"),
