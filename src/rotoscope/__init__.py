@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         VideoError,
     )
     from rotoscope.jobs.track import TrackResult, track
-    from rotoscope.models.registry import list_models, load
+    from rotoscope.models.registry import list_models, load, load_detector
     from rotoscope.tracking.interactive import InteractiveSession
     from rotoscope.tracking.propagate import propagate
     from rotoscope.types import Detections, Frame, Masks, Propagator, Tracker
@@ -49,7 +49,7 @@ _HOMES = {
         "VideoError",
     ),
     "rotoscope.jobs.track": ("TrackResult", "track"),
-    "rotoscope.models.registry": ("list_models", "load"),
+    "rotoscope.models.registry": ("list_models", "load", "load_detector"),
     "rotoscope.tracking.interactive": ("InteractiveSession",),
     "rotoscope.tracking.propagate": ("propagate",),
     "rotoscope.types": ("Detections", "Frame", "Masks", "Propagator", "Tracker"),
@@ -80,6 +80,7 @@ __all__ = [
     "__version__",
     "list_models",
     "load",
+    "load_detector",
     "propagate",
     "read_labels",
     "read_video",

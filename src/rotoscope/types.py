@@ -143,19 +143,22 @@ def check_object_ids(object_ids: Iterable[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The objects found in one frame, best first.
+    """The objects found in one frame, best score first; possibly none.
 
     Attributes:
-        boxes: `(x0, y0, x1, y1)` in pixels.
+        boxes: `(x0, y0, x1, y1)` in pixels, within the frame.
         scores: confidence in 0..1.
         class_ids: index into the detector's list of classes.
         masks: one mask per object, at the size of the frame.
+        mask_scores: confidence in the masks, in 0..1: the score times the overlap with the truth that is to be expected of the mask; None where
+            the detector cannot judge its masks. To rank masks use these, to rank boxes the scores.
     """
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, "n"]
     class_ids: Int[Tensor, "n"]
     masks: Bool[Tensor, "n h w"]
+    mask_scores: Float[Tensor, "n"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ MODEL_KEY = "rotoscope.model"
 """Metadata entry of our safetensors files: the registry name of the model."""
 
 RenameRules = Sequence[tuple[str, str]]
-"""Regular expressions and what replaces them, tried in order; the first that matches a whole key renames it."""
+"""Regular expressions and what replaces them, tried in order; the first that matches a whole key renames it, or with "" leaves the entry out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ def rename(checkpoint: Checkpoint, rules: RenameRules) -> Checkpoint:
         ours = _apply_rules(key, rules)
         if ours is None:
             unknown.append(key)
+        elif not ours:
+            continue
         elif ours in tensors:
             message = f"{checkpoint.path}: two entries mean '{ours}'; the file mixes two models"
             raise CheckpointError(message)

@@ -1,4 +1,4 @@
-"""The table of models: what each is called, which file builds it, where its weights come from, and how to load it."""
+"""The table of models as a whole, and how to find, load and build what is in it."""
 
 import importlib
 import os
@@ -8,194 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rotoscope.errors import CheckpointError, InputError
+from rotoscope.models.table import ROWS, ModelSpec, Task
 
 if TYPE_CHECKING:
     from rotoscope.models.checkpoints import Checkpoint, RenameRules
-    from rotoscope.types import Fuser, MaskMaker, Tracker
-
-Task = Literal["track", "detect", "interact", "fuse"]
-"""What a model does: follow objects, find them, make masks of interactions, join the results of two rounds."""
+    from rotoscope.types import Detector, Fuser, MaskMaker, Tracker
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A row of the table.
-
-    Attributes:
-        name: what the user calls it.
-        task: what it does.
-        module: the file that builds it, under `rotoscope.models`; it has VARIANTS, OFFICIAL_NAMES and `build`.
-        summary: one line.
-        paper: where the method is published.
-        origin: where the weights come from.
-        licence: the terms of the weights.
-        official_files: the names of the official weights files.
-        shipped: whether the weights are inside the package.
-        published: the official score, with its benchmark.
-    """
-
-    name: str
-    task: Task
-    module: str
-    summary: str
-    paper: str
-    origin: str
-    licence: str
-    official_files: tuple[str, ...] = ()
-    shipped: bool = False
-    published: str = ""
-
-
-_ROWS = (
-    ModelSpec(
-        name="mast-lite",
-        task="track",
-        module="mast_lite",
-        summary="MAST's memory read over EfficientNet-Lite0 features, with a classifier of the objects' looks learnt on the fly",
-        paper="Lai et al., CVPR 2020 (memory read); Tan and Le, ICML 2019 (features)",
-        origin="ImageNet weights of EfficientNet-Lite0, in the package",
-        licence="Apache-2.0",
-        shipped=True,
-    ),
-    ModelSpec(
-        name="mast",
-        task="track",
-        module="mast",
-        summary="self-supervised tracker with two-step memory localisation",
-        paper="Lai, Lu and Xie, MAST, CVPR 2020",
-        origin="the link in the README of the official repository (zlai0/MAST)",
-        licence="none stated: the official repository has no licence",
-        official_files=("checkpoint.pt",),
-        published="J&F 65.5 on DAVIS-2017 val",
-    ),
-    ModelSpec(
-        name="rgmp",
-        task="track",
-        module="rgmp",
-        summary="reference-guided mask propagation on ResNet-50, three scales",
-        paper="Oh et al., CVPR 2018",
-        origin="the link in the README of the official repository (seoungwugoh/RGMP)",
-        licence="non-commercial research only, says the official README",
-        official_files=("weights.pth",),
-        published="J&F 81.8 on DAVIS-2016 val, 66.7 on DAVIS-2017 val",
-    ),
-    ModelSpec(
-        name="rgmp-lite",
-        task="track",
-        module="rgmp",
-        summary="RGMP's design on EfficientNet-Lite0, half as wide",
-        paper="Oh et al., CVPR 2018 (design); Tan and Le, ICML 2019 (encoder)",
-        origin="your own training: `rotoscope train rgmp-lite --data IMAGES`",
-        licence="none: there are no weights to download",
-    ),
-)
-
-_LITE_ROW = ModelSpec(
-    name="deaot-lite",
-    task="track",
-    module="aot",
-    summary="DeAOT-T's design on EfficientNet-Lite0, trained on clips made from static images",
-    paper="Yang and Yang, NeurIPS 2022 (DeAOT); Tan and Le, ICML 2019 (encoder)",
-    origin="trained by this project, in the package",
-    licence="research use: the terms of the training images, see the model card",
-    shipped=True,
-)
-_AOT_PAPER = "Yang, Wei and Yang, NeurIPS 2021"
-_DEAOT_PAPER = "Yang and Yang, NeurIPS 2022"
-_AOT_SUMMARIES = {
-    # name: summary, official file without its stage, published score
-    "aot-t": ("AOT on MobileNetV2, 1 layer", "AOTT", "J&F 79.2 on DAVIS-2017 val"),
-    "aot-s": ("AOT on MobileNetV2, 2 layers", "AOTS", "J&F 82.1 on DAVIS-2017 val"),
-    "aot-b": ("AOT on MobileNetV2, 3 layers", "AOTB", "J&F 83.3 on DAVIS-2017 val"),
-    "aot-l": ("AOT on MobileNetV2, 3 layers, growing memory", "AOTL", "J&F 83.6 on DAVIS-2017 val"),
-    "r50-aot-l": ("AOT on ResNet-50, growing memory", "R50_AOTL", "J&F 85.2 on DAVIS-2017 val"),
-    "r101-aot-l": ("AOT on ResNet-101, growing memory", "", ""),
-    "rs101-aot-l": ("AOT on ResNeSt-101, growing memory", "", ""),
-    "swinb-aot-l": ("AOT on Swin-B, growing memory", "SwinB_AOTL", "J&F 85.9 on DAVIS-2017 val"),
-    "deaot-t": ("DeAOT on MobileNetV2, 1 layer", "DeAOTT", "82.0 on YouTube-VOS 2018 val"),
-    "deaot-s": ("DeAOT on MobileNetV2, 2 layers", "DeAOTS", "84.0 on YouTube-VOS 2018 val"),
-    "deaot-b": ("DeAOT on MobileNetV2, 3 layers", "DeAOTB", "84.6 on YouTube-VOS 2018 val"),
-    "deaot-l": ("DeAOT on MobileNetV2, 3 layers, growing memory", "DeAOTL", "84.8 on YouTube-VOS 2018 val"),
-    "r50-deaot-l": ("DeAOT on ResNet-50, growing memory", "R50_DeAOTL", "86.0 on YouTube-VOS 2018 val"),
-    "swinb-deaot-l": ("DeAOT on Swin-B, growing memory", "SwinB_DeAOTL", "J&F 86.2 on DAVIS-2017 val"),
-}
-_AOT_ROWS = tuple(
-    ModelSpec(
-        name=name,
-        task="track",
-        module="aot",
-        summary=summary,
-        paper=_DEAOT_PAPER if "deaot" in name else _AOT_PAPER,
-        origin="the model zoo of the official repository (yoxu515/aot-benchmark)" if stem else "nobody: weights of it were never released",
-        licence="BSD-3-Clause (the repository's)" if stem else "none: there are no official weights",
-        official_files=(f"{stem}_PRE_YTB_DAV.pth", f"{stem}_PRE.pth") if stem else (),
-        published=published,
-    )
-    for name, (summary, stem, published) in _AOT_SUMMARIES.items()
-)
-
-_MIVOS_PAPER = "Cheng, Tai and Tang, MiVOS, CVPR 2021"
-_MIVOS_ORIGIN = "the link in the README of the official repository (hkchengrex/MiVOS)"
-_MIVOS_ROWS = (
-    ModelSpec(
-        name="mivos",
-        task="track",
-        module="mivos",
-        summary="space-time memory read by its top 50 cells, for masks given on any frames",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("propagation_model.pth",),
-        published="J&F 84.5 on DAVIS-2017 val; AUC 87.9 on DAVIS interactive, with s2m and fusion",
-    ),
-    ModelSpec(
-        name="s2m",
-        task="interact",
-        module="s2m",
-        summary="scribbles to masks, by DeepLabV3+",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("s2m.pth",),
-    ),
-    ModelSpec(
-        name="fusion",
-        task="fuse",
-        module="fusion",
-        summary="joins the masks before and after a correction, minding what it changed",
-        paper=_MIVOS_PAPER,
-        origin=_MIVOS_ORIGIN,
-        licence="MIT (the repository's)",
-        official_files=("fusion.pth",),
-    ),
-)
-
-_INTERACTIVE_ROWS = (
-    ModelSpec(
-        name="s2m-lite",
-        task="interact",
-        module="s2m_lite",
-        summary="clicks, boxes, lines and painted masks to masks, by EfficientNet-Lite0 and a light DeepLabV3+",
-        paper="ours; Chen et al., DeepLabV3+, ECCV 2018; Tan and Le, ICML 2019 (features)",
-        origin="`rotoscope train s2m-lite`",
-        licence="that of the images it is trained on",
-    ),
-    ModelSpec(
-        name="fusion-lite",
-        task="fuse",
-        module="fusion_lite",
-        summary="mixes the masks before and after a correction by nearness, and by what the picture shows",
-        paper="ours; after Cheng, Tai and Tang, MiVOS, CVPR 2021",
-        origin="`rotoscope train fusion-lite`",
-        licence="that of the images it is trained on",
-    ),
-)
-
-REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in (*_ROWS, _LITE_ROW, *_AOT_ROWS, *_MIVOS_ROWS, *_INTERACTIVE_ROWS)}
+REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in ROWS}
 DEFAULT_TRACKER = "mast-lite"
 DEFAULT_MASK_MAKER = "s2m-lite"
+DEFAULT_DETECTOR = "yolact-lite"
 _WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights"}
 
 
@@ -281,6 +105,15 @@ def load_fuser(name: str = "fusion", *, weights: str | Path | None = None, devic
     return fuser
 
 
+def load_detector(name: str = DEFAULT_DETECTOR, *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "Detector":
+    """A model that finds objects without being told where, with its weights; the arguments and errors are those of `load`.
+
+    Settings of YOLACT are the fields of `YolactConfig`, such as `min_score=0.15`, `only_classes=("person",)` or `suppression="classic"`.
+    """
+    detector: Detector = _load(name, "detect", weights, device, settings)
+    return detector
+
+
 def _load(name: str, task: Task, weights: str | Path | None, device: str, settings: Mapping[str, object]) -> Any:
     from rotoscope.models.checkpoints import read_checkpoint
 
@@ -302,7 +135,7 @@ def _load(name: str, task: Task, weights: str | Path | None, device: str, settin
 
 
 def build(spec: ModelSpec, checkpoint: "Checkpoint", *, device: str, settings: Mapping[str, object] | None = None) -> Any:
-    """The model of a row with the weights of a checkpoint: a Tracker, MaskMaker or Fuser, by its task.
+    """The model of a row with the weights of a checkpoint: a Tracker, Detector, MaskMaker or Fuser, by its task.
 
     Raises:
         CheckpointError: the checkpoint is of another model, or does not fit.
@@ -340,7 +173,7 @@ def official_names(spec: ModelSpec) -> "RenameRules":
 
 
 def identify(checkpoint: "Checkpoint") -> list[str]:
-    """The names of the models that a checkpoint fits, by its keys and shapes alone."""
+    """The names of the models that a checkpoint fits, by its keys and shapes; of several the one whose official file is called like it, if it is."""
     names = []
     for spec in REGISTRY.values():
         try:
@@ -348,7 +181,8 @@ def identify(checkpoint: "Checkpoint") -> list[str]:
         except CheckpointError:
             continue
         names.append(spec.name)
-    return names
+    named = [name for name in names if Path(checkpoint.path).name in REGISTRY[name].official_files]
+    return named or names
 
 
 def pick_device(device: str) -> str:

@@ -83,6 +83,19 @@ class ConvNorm(nn.Module):
         self._is_product = conv.kernel_size == (1, 1) and conv.groups == 1
 
 
+class Separable(nn.Module):
+    """A 3x3 window of each channel by itself, then a mixture of the channels; each is normalised, by statistics that learn, and rectified."""
+
+    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
+        super().__init__()
+        self.window = ConvNorm(inputs, inputs, 3, dilation=dilation, groups=inputs, frozen=False)
+        self.mix = ConvNorm(inputs, outputs, 1, frozen=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The mixed map, none of it negative."""
+        return F.relu(self.mix(F.relu(self.window(x))))
+
+
 @torch.no_grad()
 def fold_into(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> None:
     """Put a normalisation into the weight and bias of the convolution before it."""

