@@ -120,7 +120,8 @@ def _semantic_loss(logits: Float[Tensor, "c y x"], truth: Truth) -> Float[Tensor
     masks = small_masks(truth, (logits.shape[1], logits.shape[2]), binary=True)
     is_any = truth.class_ids == ANY_CLASS
     shown = torch.zeros_like(logits)
-    shown = shown.index_reduce(0, truth.class_ids[~is_any], masks[~is_any], "amax")
+    for class_id in truth.class_ids[~is_any].unique():
+        shown[class_id] = masks[truth.class_ids == class_id].amax(dim=0)
     losses = F.binary_cross_entropy_with_logits(logits, shown, reduction="none").sum(dim=0)
     if bool(is_any.any()):
         is_something = masks[is_any].amax(dim=0).bool()

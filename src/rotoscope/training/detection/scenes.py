@@ -32,7 +32,7 @@ class SceneSettings:
     view: tuple[float, float] = (0.5, 1.3)
     stretch: float = 0.25
     layers: int = 2
-    layer_share: float = 0.35
+    layer_share: float = 0.25
     layer_extent: tuple[float, float] = (0.1, 0.6)
     least_pixels: int = 48
 

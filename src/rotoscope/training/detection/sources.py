@@ -17,6 +17,8 @@ from rotoscope.training.image_bank import Decoded, ImageBank, decode
 from rotoscope.training.losses import VOID
 from rotoscope.training.task import Batch, Draw
 
+_DETAIL = 1.2
+"""Pixels of an image's longer side per pixel of a picture's."""
 _CAMERA = CameraSettings(flicker=0.0, streak_share=0.1, codec_share=0.2, noise_share=0.15)
 
 
@@ -115,7 +117,7 @@ def read_scenes(
     """
     stills = {still.name: still for still in read_stills(root).stills}
     merged = {name for name, still in stills.items() if any(text in still.source for text in known.parts)}
-    decoded = decode(stills.values(), longest_side=round(1.5 * max(sizes)))
+    decoded = decode(stills.values(), longest_side=round(_DETAIL * max(sizes)))
     bank = ImageBank.collect(_as_one(item) if isinstance(item, Decoded) and item.name in merged else item for item in decoded)
     classes = [next((number for text, number in known.class_ids if text in stills[name].source), ANY_CLASS) for name in bank.names]
     common, telling = list[int](), list[int]()

@@ -53,7 +53,7 @@ class YolactRecipe(Recipe):
     """
 
     model: str = "yolact-lite"
-    sizes: tuple[int, ...] = (224, 256, 288)
+    sizes: tuple[int, ...] = (224, 256, 288, 320)
     rate: float = 1e-3
     least_rate: float = 1e-5
     warm_up: float = 0.03
@@ -68,7 +68,7 @@ class YolactRecipe(Recipe):
 
 def default_recipe(name: str) -> YolactRecipe:
     """The recipe of a name."""
-    return YolactRecipe(model=name, steps=20_000, batch_size=8, clip_norm=10.0, average_decay=0.998, save_every=200, picture_every=200)
+    return YolactRecipe(model=name, steps=20_000, batch_size=8, clip_norm=20.0, average_decay=0.998, save_every=200, picture_every=200)
 
 
 def build_task(recipe: YolactRecipe, data: Path, *, device: str, weights: Path | None = None) -> "YolactTask":
