@@ -1,4 +1,7 @@
-"""Run the benchmarks and print their tables: `python -m bench [affinity | mast | aot | mivos | rgmp | track | growth | training | budget] ...`."""
+"""Run the benchmarks and print their tables.
+
+`python -m bench [affinity | mast | aot | mivos | rgmp | detection | track | growth | training | budget] ...`
+"""
 
 import platform
 import sys
@@ -6,7 +9,7 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, budget, growth, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, detection, growth, mast, mivos, rgmp, track, training
 
 BENCHMARKS = {
     "affinity": affinity.main,
@@ -14,6 +17,7 @@ BENCHMARKS = {
     "aot": aot.main,
     "mivos": mivos.main,
     "rgmp": rgmp.main,
+    "detection": detection.main,
     "track": track.main,
     "growth": growth.main,
     "training": training.main,

@@ -1,4 +1,4 @@
-"""What every tracker of the registry must do, whatever its name: a new row is tested by being there."""
+"""What every tracker and every detector of the registry must do, whatever its name: a new row is tested by being there."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from rotoscope.models.checkpoints import Checkpoint, read_checkpoint, rename, wr
 from rotoscope.testing import moving_shapes, official_weights
 from rotoscope.tracking.interactive import InteractiveSession
 from rotoscope.tracking.propagate import propagate
-from rotoscope.types import Frame, Masks, Propagator, Tracker
+from rotoscope.types import Detections, Detector, Frame, Masks, Propagator, Tracker
 
 PARITY_DATA = Path(__file__).resolve().parents[1] / "parity" / "data"
 KEYS = {
@@ -21,11 +21,13 @@ KEYS = {
     "deaot-t": (PARITY_DATA / "aot" / "keys.json", "deaott"),
     "rgmp": (PARITY_DATA / "rgmp" / "keys.json", "rgmp"),
     "mivos": (PARITY_DATA / "mivos" / "keys.json", "propagation"),
+    "yolact-resnet50": (PARITY_DATA / "yolact" / "keys.json", "yolact_resnet50"),
 }
-SETTINGS = {"rgmp": {"scales": (0.25,), "always_pad": False}}
-"""What makes a tracker cheap enough for so many frames."""
+SETTINGS = {"rgmp": {"scales": (0.25,), "always_pad": False}, "yolact-resnet50": {"image_size": 96}}
+"""What makes a model cheap enough for so many frames."""
 TRACKERS = [spec.name for spec in registry.list_models("track") if spec.shipped or spec.name in KEYS]
 """Others are the same code with more or wider layers; tests of their own build and run them."""
+DETECTORS = [spec.name for spec in registry.list_models("detect") if spec.shipped or spec.name in KEYS]
 
 
 @cache
@@ -172,3 +174,37 @@ def test_a_budget_holds_given_frames_and_refuses_what_cannot_fit(tracker, clip) 
 
 def test_every_module_with_a_tracker_is_walked():
     assert {registry.spec_of(name).module for name in TRACKERS} == {spec.module for spec in registry.list_models("track")}
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def finder(request: pytest.FixtureRequest) -> tuple[str, Detector]:
+    name = request.param
+    return name, registry.build(registry.spec_of(name), checkpoint_of(name), device="cpu", settings=SETTINGS.get(name))
+
+
+def same(first: Detections, second: Detections) -> bool:
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("boxes", "scores", "class_ids", "masks"))
+
+
+@pytest.mark.parametrize("hw", [(64, 80), (37, 53), (1, 1), (16, 200)])
+def test_detections_are_valid_and_the_same_again(finder, hw: tuple[int, int]) -> None:
+    detector, frame = finder[1], Frame(0, moving_shapes(num_frames=1, hw=hw, num_objects=1)[0][0])
+    assert isinstance(detector, Detector)
+    found = detector.detect(frame)
+    assert found.masks.shape == (len(found.scores), *hw)
+    assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+    assert bool(((found.boxes >= 0) & (found.boxes <= torch.tensor([hw[1], hw[0], hw[1], hw[0]]))).all())
+    assert same(found, detector.detect(frame))
+
+
+def test_the_weights_of_detectors_survive_a_round_trip_through_our_format(finder, clip, tmp_path: Path) -> None:
+    name, detector = finder
+    checkpoint, path = checkpoint_of(name), tmp_path / "w.safetensors"
+    renamed = rename(checkpoint, registry.official_names(registry.spec_of(name)))
+    write_checkpoint(path, renamed.tensors, model=name, official=checkpoint.official)
+    again = registry.load_detector(name, weights=path, device="cpu", **SETTINGS.get(name, {}))
+    assert same(again.detect(clip[0][0]), detector.detect(clip[0][0]))
+
+
+def test_every_module_with_a_detector_is_walked():
+    assert {registry.spec_of(name).module for name in DETECTORS} == {spec.module for spec in registry.list_models("detect")}

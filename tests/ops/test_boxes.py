@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from rotoscope.ops import boxes as box_ops
 from rotoscope.ops.boxes import (
     Kept,
     area,
@@ -131,6 +132,26 @@ def test_fast_suppression_is_the_loop_over_all_better_boxes(count: int, classes:
 
 
 @some()
+@given(count=st.integers(0, 40), classes=st.integers(1, 4), seed=SEEDS, depth=st.integers(1, 3), most=st.integers(1, 12), top_k=st.integers(1, 50))
+def test_looking_at_the_best_first_changes_nothing(count: int, classes: int, seed: int, depth: int, most: int, top_k: int) -> None:
+    boxes, scores = boxes_of(count, seed), scores_of(classes, count, seed, levels=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(box_ops, "_FIRST_DEPTH", depth)
+        kept = fast_nms(boxes, scores, overlap_threshold=0.2, top_k=top_k, most=most)
+    assert pairs(kept) == one_by_one(boxes, scores, greedy=False, threshold=0.2, top_k=top_k)[:most]
+
+
+def test_classes_that_cannot_win_any_more_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = torch.arange(300.0)[:, None] * 2 + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    scores = torch.linspace(1, 0.9, 300).expand(4, -1) * torch.tensor([[1.0], [0.5], [0.4], [0.3]])
+    looks = []
+    choose = box_ops._best_per_class
+    monkeypatch.setattr(box_ops, "_best_per_class", lambda scores, k: looks.append((len(scores), k)) or choose(scores, k))
+    assert pairs(fast_nms(boxes, scores)) == [(0, index) for index in range(100)]
+    assert looks == [(4, 16), (4, 64), (1, 200)]
+
+
+@some()
 @given(count=st.integers(0, 14), classes=st.integers(1, 4), seed=SEEDS, threshold=st.sampled_from([0.1, 0.2, 0.5]), least=st.sampled_from([0.0, 0.3]))
 def test_classic_suppression_is_the_greedy_loop(count: int, classes: int, seed: int, threshold: float, least: float) -> None:
     boxes, scores = boxes_of(count, seed), scores_of(classes, count, seed)
@@ -208,9 +229,7 @@ def test_threads_do_not_change_what_is_kept() -> None:
 
 
 @some()
-@given(
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), count=st.integers(0, 3), seed=SEEDS, padding=st.sampled_from([0.0, 0.5, 1.0])
-)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), count=st.integers(0, 3), seed=SEEDS, padding=st.sampled_from([0.0, 0.5, 1.0]))
 def test_masks_are_cut_at_each_pixel_as_the_rule_says(size: tuple[int, int], count: int, seed: int, padding: float) -> None:
     height, width = size
     boxes = corners_of(torch.rand(count, 4, generator=torch.Generator().manual_seed(seed)))

@@ -12,6 +12,8 @@ from torch import Tensor
 VARIANCES = (0.1, 0.2)
 """Of centres and of sizes: what offsets are divided by, so that they spread about 1 (Liu et al., SSD, ECCV 2016, official code)."""
 
+_FIRST_DEPTH = 16
+"""Candidates of each class that fast suppression looks at first."""
 _PAIRS_AT_ONCE = 1 << 19
 """Overlaps that are held at once: they then stay in the processor's cache, and memory is bounded for any number of classes."""
 _BLOCK = 256
@@ -94,7 +96,10 @@ def fast_nms(
     """Fast NMS (YOLACT, section 3.3): a box goes if any better one of its class overlaps it, even one that goes itself.
 
     Each class has its `top_k` best boxes as candidates; of what all classes keep, the `most` best remain. No score is too low.
-    Ties of scores go to the lower class, then to the earlier box, in whatever device or number of threads.
+    Ties of scores go to the lower class, then to the earlier box, on whatever device and with any number of threads.
+
+    Few of the candidates can get that far: at first each class shows its best ones, and only classes whose next one might still be among the best of
+    all go on. What is kept is the same, because nothing later suppresses anything earlier.
 
     Args:
         boxes: corners.
@@ -103,14 +108,21 @@ def fast_nms(
         top_k: candidates for each class.
         most: that are returned.
     """
-    candidates = _best_per_class(scores, min(top_k, scores.shape[1]))
-    count = candidates.shape[1]
-    at_once = max(1, _PAIRS_AT_ONCE // max(1, count * count))
-    is_kept = [_unrivalled(boxes[part], overlap_threshold) for part in torch.split(candidates, at_once)]
-    class_ids, places = torch.cat(is_kept).nonzero(as_tuple=True)
-    indices = candidates[class_ids, places]
-    order = scores[class_ids, indices].sort(descending=True, stable=True).indices[:most]
-    return Kept(indices[order], class_ids[order])
+    limit = min(top_k, scores.shape[1])
+    depth = min(limit, _FIRST_DEPTH)
+    open_classes = torch.arange(scores.shape[0], device=scores.device)
+    kept = Kept(open_classes[:0], open_classes[:0])
+    while True:
+        candidates = _best_per_class(scores[open_classes], depth)
+        rows, places = _unrivalled(boxes, candidates, overlap_threshold).nonzero(as_tuple=True)
+        is_closed = ~torch.isin(kept.class_ids, open_classes)
+        indices = torch.cat((kept.indices[is_closed], candidates[rows, places]))
+        class_ids = torch.cat((kept.class_ids[is_closed], open_classes[rows]))
+        kept, bar = _best_of_all(indices, class_ids, scores, most)
+        if depth == limit:
+            return kept
+        open_classes = open_classes[scores[open_classes, candidates[:, -1]] >= bar]
+        depth = min(4 * depth, limit)
 
 
 def cross_class_fast_nms(
@@ -148,7 +160,7 @@ def classic_nms(
     order = scores[class_ids, indices].sort(descending=True, stable=True).indices
     class_ids, indices = class_ids[order], indices[order]
     kept = order[:0]
-    for block in torch.arange(len(order), device=order.device).split(_BLOCK):
+    for block in torch.split(torch.arange(len(order), device=order.device), _BLOCK):
         if len(kept) >= most:
             break
         overlaps = iou(boxes[indices[torch.cat((kept, block))]], boxes[indices[block]], corner_pixels=corner_pixels)
@@ -168,9 +180,20 @@ def _best_per_class(scores: Float[Tensor, "classes p"], k: int) -> Int64[Tensor,
     return indices.gather(1, scores.gather(1, indices).sort(dim=1, descending=True, stable=True).indices)
 
 
-def _unrivalled(boxes: Float[Tensor, "classes k 4"], overlap_threshold: float) -> Bool[Tensor, "classes k"]:
-    """Which boxes no earlier one of their class overlaps by more than the threshold."""
-    return ~(iou(boxes, boxes) > overlap_threshold).triu(diagonal=1).any(dim=1)
+def _unrivalled(boxes: Float[Tensor, "p 4"], candidates: Int64[Tensor, "classes k"], overlap_threshold: float) -> Bool[Tensor, "classes k"]:
+    """Which candidates no better one of their class overlaps by more than the threshold."""
+    at_once = max(1, _PAIRS_AT_ONCE // max(1, candidates.shape[1] ** 2))
+    overlaps = (iou(boxes[part], boxes[part]) for part in torch.split(candidates, at_once))
+    return torch.cat([~(overlap > overlap_threshold).triu(diagonal=1).any(dim=1) for overlap in overlaps])
+
+
+def _best_of_all(indices: Int64[Tensor, "n"], class_ids: Int64[Tensor, "n"], scores: Float[Tensor, "classes p"], most: int) -> tuple[Kept, float]:
+    """The best over all classes, and the score that another would have to reach to be among them. Those of a class must be in their order."""
+    order = class_ids.sort(stable=True).indices
+    order = order[scores[class_ids[order], indices[order]].sort(descending=True, stable=True).indices][:most]
+    kept = Kept(indices[order], class_ids[order])
+    bar = float(scores[kept.class_ids[-1], kept.indices[-1]]) if len(order) == most else float("-inf")
+    return kept, bar
 
 
 def _greedily_kept(is_rival: Bool[Tensor, "n n"], is_open: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
@@ -199,4 +222,5 @@ def crop_masks(masks: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"], *, pa
     columns, rows = (torch.arange(length, dtype=boxes.dtype, device=boxes.device) for length in (width, height))
     in_columns = (columns >= x0 - padding) & (columns < x1 + padding)
     in_rows = (rows >= y0 - padding) & (rows < y1 + padding)
-    return masks * (in_rows[:, :, None] & in_columns[:, None, :])
+    is_inside: Tensor = in_rows[:, :, None] & in_columns[:, None, :]
+    return masks * is_inside

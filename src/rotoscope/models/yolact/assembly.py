@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rotoscope.ops.boxes import crop_masks
 
-_PIXELS_AT_ONCE = 1 << 18
-"""Of one mask that are held as numbers: a megabyte stays in the processor's cache, and memory is bounded whatever the size of the picture."""
+_PIXELS_AT_ONCE = 1 << 17
+"""Of one mask that are held as numbers: half a megabyte stays in the processor's cache, and memory is bounded whatever the size of the picture."""
 
 
 def soft_masks(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from rotoscope.errors import InputError
 from rotoscope.models.yolact.assembly import enlarged, soft_masks
 from rotoscope.models.yolact.config import YolactConfig
 from rotoscope.models.yolact.mask_iou import LEAST_SIDE, MaskIouNetwork
@@ -47,6 +48,10 @@ class YolactDetector:
         Raises:
             InputError: a frame has no pixels.
         """
+        for frame in frames:
+            if 0 in frame.hw:
+                message = f"frame {frame.index} has {frame.hw[0]}x{frame.hw[1]} pixels; there is nothing to see"
+                raise InputError(message)
         found: list[Detections] = []
         for size, group in groupby(frames, key=lambda frame: network_size(frame.hw, self.config)):
             alike = list(group)
@@ -73,7 +78,7 @@ def detections_of(outputs: RawOutputs, picture: int, hw: tuple[int, int], config
     """
     found = read_instances(outputs, picture, config)
     soft = soft_masks(outputs.prototypes[picture].float(), found.coefficients, found.boxes)
-    mask_scores = found.scores * judged(soft, found, judge) if judge is not None else None
+    mask_scores = (found.scores * judged(soft, found, judge)).clamp(max=1) if judge is not None else None
     boxes = boxes_in_pixels(found.boxes, hw)
     scores, class_ids = found.scores, found.class_ids
     if mask_scores is not None and config.min_score > 0:
@@ -89,7 +94,7 @@ def detections_of(outputs: RawOutputs, picture: int, hw: tuple[int, int], config
 
 
 def judged(soft: Float[Tensor, "n y x"], found: Instances, judge: MaskIouNetwork) -> Float[Tensor, "n"]:
-    """The overlap with the truth that is to be expected of each mask as one of its class, in 0..1 (YOLACT++, section 5.1).
+    """The overlap with the truth that is to be expected of each mask as one of its class, not negative (YOLACT++, section 5.1).
 
     Masks that are too small for the network get a margin of zeros, as if the picture went on there with nothing in it.
     """
@@ -97,7 +102,7 @@ def judged(soft: Float[Tensor, "n y x"], found: Instances, judge: MaskIouNetwork
         return found.scores
     below, right = (max(0, LEAST_SIDE - side) for side in soft.shape[1:])
     by_class: Tensor = judge(F.pad(soft, (0, right, 0, below))[:, None])
-    return by_class.gather(1, found.class_ids[:, None])[:, 0].clamp(max=1)
+    return by_class.gather(1, found.class_ids[:, None])[:, 0]
 
 
 def boxes_in_pixels(boxes: Float[Tensor, "n 4"], hw: tuple[int, int]) -> Float[Tensor, "n 4"]:

@@ -89,4 +89,4 @@ class PredictionHead(nn.Module):
     def _split(self, features: Tensor) -> tuple[Tensor, ...]:
         assert self.joint is not None
         together: Tensor = self.joint(features)
-        return together.split([self._priors_per_cell * length for length in self._lengths], dim=1)
+        return torch.split(together, [self._priors_per_cell * length for length in self._lengths], dim=1)

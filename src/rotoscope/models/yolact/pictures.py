@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rotoscope.errors import InputError
 from rotoscope.models.yolact.config import YolactConfig
 from rotoscope.ops.sizing import resize_linear
 from rotoscope.types import Frame
@@ -27,15 +26,7 @@ def network_size(hw: tuple[int, int], config: YolactConfig) -> tuple[int, int]:
 
 
 def prepared(frames: Sequence[Frame], size: tuple[int, int], config: YolactConfig, device: torch.device) -> Float[Tensor, "n 3 h w"]:
-    """Frames of any sizes as one batch: linear between pixel centres without smoothing, less the mean, over the deviation; RGB.
-
-    Raises:
-        InputError: a frame has no pixels.
-    """
-    for frame in frames:
-        if 0 in frame.hw:
-            message = f"frame {frame.index} has {frame.hw[0]}x{frame.hw[1]} pixels; there is nothing to see"
-            raise InputError(message)
+    """Frames of any sizes as one batch: linear between pixel centres without smoothing, less the mean, over the deviation; RGB."""
     images = torch.stack([resize_linear(frame.image.to(device).float(), size) for frame in frames])
     mean, std = (images.new_tensor(values)[:, None, None] for values in (config.pixel_mean, config.pixel_std))
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)

@@ -12,9 +12,9 @@ _OCTAVE = tuple(2 ** (third / 3) for third in range(3))  # YOLACT++, section 5.3
 _PLUS = replace(_BASE, square_priors=False, scales=tuple(tuple(side * factor for factor in _OCTAVE) for (side,) in _BASE.scales), mask_iou=True)
 
 
-def _scales(*sides: float) -> tuple[tuple[float, ...], ...]:
+def _scales(*sides: int) -> tuple[tuple[float, ...], ...]:
     """One scale for each level."""
-    return tuple((side,) for side in sides)
+    return tuple((float(side),) for side in sides)
 
 
 VARIANTS: Mapping[str, YolactConfig] = {
@@ -27,7 +27,7 @@ VARIANTS: Mapping[str, YolactConfig] = {
     "yolact-plus-resnet50": replace(_PLUS, backbone="resnet50", deformable_interval=1),
     "yolact-plus-base": replace(_PLUS, deformable_interval=3),
     "yolact-lite": YolactConfig(
-        LITE_CLASSES, backbone="efficientnet-lite0", image_size=352, scales=_scales(16, 32, 64, 128, 256), width=128, separable=True
+        LITE_CLASSES, backbone="efficientnet-lite0", image_size=352, scales=_scales(16, 32, 64, 128, 256), width=96, separable=True
     ),  # ours; scales as the base's, relative to its size, rounded to powers of two
 }
 """What `build` knows, by registry name."""
@@ -37,8 +37,7 @@ OFFICIAL_FILES: Mapping[str, str] = {
     "yolact-im700": "yolact_im700_54_800000.pth",
     "yolact-resnet50": "yolact_resnet50_54_800000.pth",
     "yolact-darknet53": "yolact_darknet53_54_800000.pth",
-    "yolact-pascal": "yolact_resnet50_pascal_120000.pth",
     "yolact-plus-resnet50": "yolact_plus_resnet50_54_800000.pth",
     "yolact-plus-base": "yolact_plus_base_54_800000.pth",
 }
-"""What the official repository calls its weights (commit of 2020 and later); none are released for `yolact-im400`."""
+"""What the official repository calls its weights (commit of 2020 and later); none are released for `yolact-im400` and `yolact-pascal`."""
