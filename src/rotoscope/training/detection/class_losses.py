@@ -53,10 +53,8 @@ def _mined(logits: Float[Tensor, "n p classes"], targets: Int64[Tensor, "n p"], 
 @torch.no_grad()
 def hard_negatives(logits: Float[Tensor, "n p classes"], targets: Int64[Tensor, "n p"], settings: LossSettings) -> Bool[Tensor, "n p"]:
     """The negatives that count: of each image the hardest, so many for each positive."""
-    if settings.mining == "confidence":
-        hardness = logits.softmax(dim=2)[..., 1:].amax(dim=2)
-    else:
-        hardness = logits.logsumexp(dim=2) - logits[..., 0]
+    by_confidence = settings.mining == "confidence"
+    hardness = logits.softmax(dim=2)[..., 1:].amax(dim=2) if by_confidence else logits.logsumexp(dim=2) - logits[..., 0]
     hardness = torch.where(targets == BACKGROUND, hardness, 0.0)
     num_positive = positive(targets).sum(dim=1)
     wanted = (settings.negatives_per_positive * num_positive).long().clamp(max=targets.shape[1] - 1)
@@ -86,8 +84,10 @@ def _cross_entropy(
 
 
 def _rarity(targets: Int64[Tensor, " m"], num_classes: int) -> Float[Tensor, " m"]:
-    """One minus the share of each target's class in the batch, so scaled that evenly spread classes weigh 1 (official code, whose shares are
-    those of the whole training so far; a batch has no memory here)."""
+    """One minus the share of each target's class in the batch, so scaled that evenly spread classes weigh 1.
+
+    The official code takes the shares of the whole training so far; a batch has no memory here.
+    """
     present = torch.where(targets == ANY_OBJECT, BACKGROUND, targets)
     shares = torch.bincount(present, minlength=num_classes)[present] / max(len(targets), 1)
     return (1 - shares).clamp(min=1 / num_classes) * num_classes / (num_classes - 1)

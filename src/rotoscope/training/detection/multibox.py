@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from rotoscope.models.yolact.outputs import RawOutputs
-from rotoscope.ops.boxes import decode, encode, iou
+from rotoscope.ops.boxes import area, decode, encode, intersection
 from rotoscope.training.detection.class_losses import class_loss
 from rotoscope.training.detection.mask_losses import Judged, Positives, diversity_loss, mask_loss, small_masks
 from rotoscope.training.detection.matching import Matches, match_priors
@@ -57,8 +57,7 @@ def detection_losses(
     count = max(len(found.aims), 1)
     losses = {"B": settings.box_weight * F.smooth_l1_loss(found.offsets, found.aims, reduction="sum") / count}
     losses |= _of_masks(outputs, truths, found, settings, judge)
-    with torch.no_grad():
-        overlaps = iou(decode(found.offsets, found.priors)[:, None], decode(found.aims, found.priors)[:, None])[:, 0, 0]
+    overlaps = _overlaps(decode(found.offsets, found.priors), decode(found.aims, found.priors), settings)
     losses["C"] = settings.class_weight * class_loss(outputs.class_logits.float(), targets, settings, overlaps) / count
     if outputs.semantic_logits is not None and settings.semantic_weight:
         images = [_semantic_loss(logits.float(), truth) for logits, truth in zip(outputs.semantic_logits, truths, strict=True)]
@@ -70,9 +69,7 @@ def detection_losses(
     return losses
 
 
-def _found(
-    outputs: RawOutputs, priors: Float[Tensor, "p 4"], truths: Sequence[Truth], matches: Sequence[Matches], settings: LossSettings
-) -> _Found:
+def _found(outputs: RawOutputs, priors: Float[Tensor, "p 4"], truths: Sequence[Truth], matches: Sequence[Matches], settings: LossSettings) -> _Found:
     offsets, aims, where, images = [], [], [], []
     for index, (truth, match) in enumerate(zip(truths, matches, strict=True)):
         is_positive = match.is_positive
@@ -84,6 +81,14 @@ def _found(
         crops = decode(predicted, own).detach() if settings.crop == "predicted" else boxes
         images.append(Positives(owners, outputs.coefficients[index][is_positive].float(), crops))
     return _Found(torch.cat(offsets), torch.cat(aims), torch.cat(where), images)
+
+
+@torch.no_grad()
+def _overlaps(first: Float[Tensor, "m 4"], second: Float[Tensor, "m 4"], settings: LossSettings) -> Float[Tensor, " m"]:
+    """Intersection over union, pair by pair; see `LossSettings.least_union`."""
+    shared = intersection(first[:, None], second[:, None])[:, 0, 0]
+    union = area(first) + area(second) - shared
+    return (shared / union.clamp(min=max(settings.least_union, torch.finfo(union.dtype).tiny))).clamp(max=1)
 
 
 def _of_masks(
@@ -120,7 +125,7 @@ def _semantic_loss(logits: Float[Tensor, "c y x"], truth: Truth) -> Float[Tensor
     masks = small_masks(truth, (logits.shape[1], logits.shape[2]), binary=True)
     is_any = truth.class_ids == ANY_CLASS
     shown = torch.zeros_like(logits)
-    for class_id in truth.class_ids[~is_any].unique():
+    for class_id in torch.unique(truth.class_ids[~is_any]):
         shown[class_id] = masks[truth.class_ids == class_id].amax(dim=0)
     losses = F.binary_cross_entropy_with_logits(logits, shown, reduction="none").sum(dim=0)
     if bool(is_any.any()):

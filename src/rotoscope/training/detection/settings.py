@@ -29,6 +29,8 @@ class LossSettings:
         class_prior: how likely each class is where the truth does not say which; empty: all alike.
         focal_alpha: the weight of positives; that of negatives is 1 - alpha.
         focal_gamma: see Lin et al., "Focal loss", ICCV 2017.
+        least_union: of two boxes, relative to the picture, when their overlap is taken as an objectness; officially 0.1, which teaches small
+            objects too small an objectness.
         crop: where masks are compared: in the true box, in the predicted one, or everywhere.
         is_area_normalised: whether the loss of a mask is divided by the area of its box.
         is_mask_binary: whether true masks, made smaller, are cut at one half.
@@ -59,6 +61,7 @@ class LossSettings:
     class_prior: tuple[float, ...] = ()
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    least_union: float = 0.0
     crop: MaskCrop = "truth"
     is_area_normalised: bool = True
     is_mask_binary: bool = True

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rotoscope.datasets.detection.layouts import annotation_file
 from rotoscope.datasets.static_images import read_stills
 from rotoscope.training.augment import CameraSettings, through_camera
 from rotoscope.training.detection.scenes import LabelledImages, Scenes, SceneSettings, make_scenes
@@ -105,6 +106,11 @@ class SourceClasses:
 
     class_ids: Sequence[tuple[str, int]]
     parts: Sequence[str] = ()
+
+
+def has_named_classes(data: Path) -> bool:
+    """Whether a data set has classes: it is one file, or a folder with COCO's instances or YOLO's index."""
+    return not data.is_dir() or annotation_file(data) is not None
 
 
 def read_scenes(
