@@ -18,7 +18,7 @@ from torch import nn
 
 from rotoscope.datasets.detection.layouts import read_detection_set
 from rotoscope.models.checkpoints import Checkpoint, load_strictly, read_checkpoint, rename
-from rotoscope.models.yolact import OFFICIAL_NAMES, VARIANTS, RawOutputs, YolactConfig, YolactNetwork, fresh_network
+from rotoscope.models.yolact import CLASSES_NOTE, OFFICIAL_NAMES, VARIANTS, RawOutputs, YolactConfig, YolactNetwork, fresh_network
 from rotoscope.training.detection.annotated import AnnotatedImages
 from rotoscope.training.detection.found import sample_pictures
 from rotoscope.training.detection.multibox import detection_losses
@@ -30,9 +30,6 @@ from rotoscope.training.pretrained import lite_encoder_weights
 from rotoscope.training.task import Batch, Draw, ParameterGroup, StepLosses
 
 logger = logging.getLogger(__name__)
-
-CLASSES_NOTE = "classes"
-"""Entry of the metadata of exported weights: the names of the classes, a JSON list."""
 
 _PERSON, _OBJECT = 0, 1  # of `LITE_CLASSES`
 _KNOWN = SourceClasses(
