@@ -81,7 +81,7 @@ def mask_loss(prototypes: Float[Tensor, "k y x"], positives: Positives, truth: T
     return total, _judged(logits.sigmoid() * inside, aims, truth.class_ids[chosen.truth_indices], settings)
 
 
-def _pixel_weights(aims: Float[Tensor, "m y x"], settings: LossSettings) -> Float[Tensor, "m y x"] | float:
+def _pixel_weights(aims: Float[Tensor, "m y x"], settings: LossSettings) -> Float[Tensor, "m #y #x"] | float:
     """How much each pixel counts within its mask; see `is_root_normalised` and `balance_weight`."""
     weights: Tensor | float = 1.0
     if settings.is_root_normalised:

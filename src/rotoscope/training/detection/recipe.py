@@ -71,7 +71,8 @@ class YolactRecipe(Recipe):
             message = f"sizes={self.sizes} are no sides of pictures; give one or more of 32 pixels or more"
             raise InputError(message)
         if not self.rate > 0 or not 0 <= self.held_out < 1 or not 0 <= self.telling_share <= 1:
-            message = f"rate={self.rate:g} must be above 0, held_out={self.held_out:g} from 0 to less than 1, telling_share={self.telling_share:g} from 0 to 1"
+            shares = f"held_out={self.held_out:g} from 0 to less than 1, telling_share={self.telling_share:g} from 0 to 1"
+            message = f"rate={self.rate:g} must be above 0, {shares}"
             raise InputError(message)
         self._rescale(self.batch_size * self.accumulate * world_size())
 
