@@ -73,8 +73,9 @@ def mask_loss(prototypes: Float[Tensor, "k y x"], positives: Positives, truth: T
     losses = torch.where(inside > 0, everywhere, _OUTSIDE * aims) * _pixel_weights(aims, settings)
     per_mask = losses.sum(dim=(1, 2)) / (logits.shape[1] * logits.shape[2])
     if settings.is_area_normalised:
-        pixels = 1 if settings.crop != "none" else logits.shape[1] * logits.shape[2]  # official code: no weight where nothing is cropped
-        per_mask = per_mask / (area(chosen.boxes) * pixels)
+        pixels = logits.shape[1] * logits.shape[2]
+        boxes = area(chosen.boxes).clamp(min=1 / pixels)  # a smaller box would make the loss arbitrarily large: officially it did
+        per_mask = per_mask / (boxes * (pixels if settings.crop == "none" else 1))  # official code: no weight where nothing is cropped
     total = per_mask.sum() * (len(positives.boxes) / max(len(chosen.boxes), 1))
     if settings.whole_mask_weight:
         total = total + settings.whole_mask_weight * everywhere.sum() / (logits.shape[1] * logits.shape[2])

@@ -85,10 +85,10 @@ def _found(outputs: RawOutputs, priors: Float[Tensor, "p 4"], truths: Sequence[T
 
 @torch.no_grad()
 def _overlaps(first: Float[Tensor, "m 4"], second: Float[Tensor, "m 4"], settings: LossSettings) -> Float[Tensor, " m"]:
-    """Intersection over union, pair by pair; see `LossSettings.least_union`."""
+    """Intersection over union, pair by pair, 0 for boxes beyond all bounds; see `LossSettings.least_union`."""
     shared = intersection(first[:, None], second[:, None])[:, 0, 0]
     union = area(first) + area(second) - shared
-    return (shared / union.clamp(min=max(settings.least_union, torch.finfo(union.dtype).tiny))).clamp(max=1)
+    return (shared / union.clamp(min=max(settings.least_union, torch.finfo(union.dtype).tiny))).nan_to_num(0.0).clamp(max=1)
 
 
 def _of_masks(
