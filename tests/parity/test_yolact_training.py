@@ -28,7 +28,7 @@ from rotoscope.training.detection.truth import Truth
 DATA = Path(__file__).parent / "data" / "yolact"
 LOSS, GRADIENT, IMAGE = 1e-5, 1e-5, 2e-3  # relative; relative to the largest; of normalised pixels
 PRIORS = 1329
-OFFICIAL = LossSettings(least_union=0.1)  # the official code's slip in "objectness"
+OFFICIAL = LossSettings(least_union=0.1, least_box_area=0.0)  # where ours differs on purpose
 VARIANTS = {
     "base": {},
     "no_crowd_neutral": {"crowd_share": 1.0},
@@ -169,10 +169,11 @@ def test_the_settings_of_each_variant_are_noticed(name):
     assert worst(scalars(name, others), expected(name)) > 100 * LOSS
 
 
-def test_the_share_of_overlap_that_the_official_objectness_loses_is_noticed():
+@pytest.mark.parametrize(("name", "letter"), [("objectness", "C"), ("mask_crop_pred_box", "M")])
+def test_where_ours_differs_on_purpose_it_shows(name, letter):
     with torch.no_grad():
-        losses = detection_losses(outputs_of(batch()), truths(), LossSettings(class_loss="objectness"))
-    assert abs(float(losses["C"]) / expected("objectness")["C"] - 1) > 100 * LOSS
+        losses = detection_losses(outputs_of(batch()), truths(), LossSettings(**VARIANTS[name]))
+    assert abs(float(losses[letter]) / expected(name)[letter] - 1) > 100 * LOSS
 
 
 def gradients(settings: LossSettings) -> dict[str, float]:

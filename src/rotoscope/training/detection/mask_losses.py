@@ -74,7 +74,7 @@ def mask_loss(prototypes: Float[Tensor, "k y x"], positives: Positives, truth: T
     per_mask = losses.sum(dim=(1, 2)) / (logits.shape[1] * logits.shape[2])
     if settings.is_area_normalised:
         pixels = logits.shape[1] * logits.shape[2]
-        boxes = area(chosen.boxes).clamp(min=1 / pixels)  # a smaller box would make the loss arbitrarily large: officially it did
+        boxes = area(chosen.boxes).clamp(min=max(settings.least_box_area, 1e-6) / pixels)
         per_mask = per_mask / (boxes * (pixels if settings.crop == "none" else 1))  # official code: no weight where nothing is cropped
     total = per_mask.sum() * (len(positives.boxes) / max(len(chosen.boxes), 1))
     if settings.whole_mask_weight:

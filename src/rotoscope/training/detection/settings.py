@@ -33,6 +33,8 @@ class LossSettings:
             objects too small an objectness.
         crop: where masks are compared: in the true box, in the predicted one, or everywhere.
         is_area_normalised: whether the loss of a mask is divided by the area of its box.
+        least_box_area: prototype pixels that the area is taken for at least. Officially there is no such bound, and the loss of an object of a
+            few pixels can be arbitrarily large.
         is_mask_binary: whether true masks, made smaller, are cut at one half.
         is_root_normalised: whether the loss of a mask is divided by the root of its own area.
         balance_weight: of the object against the background within a mask, each normalised by its area; 0 for no such weighting.
@@ -64,6 +66,7 @@ class LossSettings:
     least_union: float = 0.0
     crop: MaskCrop = "truth"
     is_area_normalised: bool = True
+    least_box_area: float = 1.0
     is_mask_binary: bool = True
     is_root_normalised: bool = False
     balance_weight: float = 0.0

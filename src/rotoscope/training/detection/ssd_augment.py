@@ -16,7 +16,7 @@ from rotoscope.datasets.detection.samples import ShownObjects
 _MEAN = (123.68, 116.78, 103.94)  # RGB: what lies around the image (official code, for all encoders)
 _TRIES = 50  # crops of one kind
 _KINDS = 6  # of crops: the whole image, four overlaps and any; they differ in their odds alone
-_MAX_CHANNELS = 512  # of OpenCV's images
+_MAX_CHANNELS = 128  # of an image in OpenCV 5; in OpenCV 4 it may have 512
 
 
 @dataclass(frozen=True, slots=True)
