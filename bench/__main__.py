@@ -1,6 +1,6 @@
 """Run the benchmarks and print their tables.
 
-`python -m bench [affinity | mast | aot | mivos | rgmp | detection | track | growth | training | budget] ...`
+`python -m bench [affinity | mast | aot | mivos | interactive | rgmp | detection | track | growth | training | budget] ...`
 """
 
 import platform
@@ -9,13 +9,14 @@ import sys
 import psutil
 import torch
 
-from bench import affinity, aot, budget, detection, growth, mast, mivos, rgmp, track, training
+from bench import affinity, aot, budget, detection, growth, interactive, mast, mivos, rgmp, track, training
 
 BENCHMARKS = {
     "affinity": affinity.main,
     "mast": mast.main,
     "aot": aot.main,
     "mivos": mivos.main,
+    "interactive": interactive.main,
     "rgmp": rgmp.main,
     "detection": detection.main,
     "track": track.main,

@@ -45,6 +45,7 @@ def measure(stored: int, num_objects: int) -> tuple[dict[str, float], float, flo
     torch.manual_seed(0)
     network = PropagationNetwork().eval().requires_grad_(requires_grad=False)
     network.fold()
+    network.tile()
     propagator = MivosTracker(network.to(memory_format=torch.channels_last), VARIANTS["mivos"]).start()
     images, labels = moving_shapes(num_frames=REPEATS + 2, hw=HW, num_objects=num_objects)
     ids = tuple(range(1, num_objects + 1))

@@ -2,7 +2,8 @@
 
 Usage: python scripts/copy_yolact_detection_fixtures.py SOURCE_FOLDER
 
-Left out: what the tests of the networks and of the training hold, coefficients that are rows of the inputs, pixels of the prepared pictures.
+Left out: what the tests of the networks, of drawing and of the training hold, coefficients that are rows of the inputs, pixels of the prepared
+pictures.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 TARGET = Path(__file__).resolve().parent.parent / "tests" / "parity" / "data" / "yolact"
 COPIES = {  # our file: theirs, and how the entries that are kept begin
     "detect": ("detect", ("",)),
-    "postprocess": ("postprocess", ("",)),
+    "postprocess": ("postprocess", ("all_", "thr85_", "nocrop_", "soft_", "size_wh")),
     "prepared_pictures": ("transform", ("image_bgr", "resnet50_", "darknet53_", "preserve_ar_sizes")),
     "clip_e2e": ("clip_e2e", ("",)),
     "plus_detections": ("plus", ("p50_det_", "p50_pp_")),

@@ -39,7 +39,7 @@ class Smear:
 
 
 class SmearTracker:
-    def start(self, *, max_memory_bytes: int | None = None) -> Smear:
+    def start(self, *, max_memory_bytes: int | None = None, features: object = None) -> Smear:
         return Smear()
 
 

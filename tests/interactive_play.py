@@ -47,6 +47,7 @@ class Learner:
     clock: Clock = field(default_factory=Clock)
     seconds: float = 0.0
     asked: list[tuple[int, int, bool]] = field(default_factory=list)
+    is_closed: bool = False
 
     def interact(self, frame_index: int, scribbles: Sequence[Scribble], *, carry_on: bool) -> Iterator[tuple[int, Masks]]:
         self.asked.append((frame_index, len(scribbles), carry_on))
@@ -55,6 +56,9 @@ class Learner:
         for index in range(max(frame_index - reach, 0), min(frame_index + reach, NUM_FRAMES - 1) + 1):
             self.clock.now += self.seconds
             yield index, Masks.from_labels(torch.from_numpy(truth[index].copy()), self.object_ids)
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def learnt(start: Start, rules: Rules, **settings: object) -> tuple[Sample, Learner]:

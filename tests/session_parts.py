@@ -24,7 +24,7 @@ class RepeatTracker:
         self.starts = 0
         self.remembered: list[tuple[int, bool]] = []
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "RepeatPass":
+    def start(self, *, max_memory_bytes: int | None = None, features: object = None) -> "RepeatPass":
         del max_memory_bytes
         self.starts += 1
         return RepeatPass(self)

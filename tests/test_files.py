@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rotoscope._extras import require
-from rotoscope._files import output_error, write_atomically
+from rotoscope._files import output_error, write_atomically, writing_atomically
 from rotoscope.errors import MissingExtraError, OutputError
 
 
@@ -38,3 +38,37 @@ def test_an_optional_package_is_imported_or_its_extra_named() -> None:
     assert require("json", extra="jobs").dumps([1]) == "[1]"
     with pytest.raises(MissingExtraError, match=r"pip install 'rotoscope\[jobs\]'"):
         require("no_such_package", extra="jobs")
+
+
+def test_a_file_written_piece_by_piece_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with writing_atomically(path) as file:
+        file.write("one ")
+        assert not path.exists()
+        file.write("two")
+    assert path.read_text() == "one two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (ValueError("ours"), ValueError, "ours"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError, "disk is full"),
+        (OutputError("another file"), OutputError, "another file"),
+        (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
+    ],
+)
+def test_a_file_that_is_not_finished_is_dropped(tmp_path: Path, raised: BaseException, expected: type[BaseException], message: str) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def break_off() -> None:
+        with writing_atomically(path) as file:
+            file.write("half")
+            raise raised
+
+    with pytest.raises(expected, match=message):
+        break_off()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

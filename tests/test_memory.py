@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 
 from rotoscope.errors import InputError, MemoryBudgetError, PropagationError
 from rotoscope.memory import FrameCache, FrameMemory, MaskMemory, MemorySchedule
-from rotoscope.types import Masks
+from rotoscope.types import Frame, Masks
 
 MAST = MemorySchedule(anchors=(0, 5), recent=(1, 3, 5))
 MIVOS = MemorySchedule(anchors=(0,), recent=(1,), every=5)
+PIXELS = torch.zeros(3, 4, 6, dtype=torch.uint8)
 
 
 def steps_after(schedule: MemorySchedule, steps: int, *, given: frozenset[int] = frozenset(), max_bytes: int | None = None) -> FrameMemory[str]:
@@ -88,16 +89,39 @@ def test_a_budget_of_nothing_is_refused() -> None:
 
 
 def test_the_cache_computes_a_frame_once_and_forgets_the_least_recently_used() -> None:
-    cache: FrameCache[int] = FrameCache(2)
+    cache = FrameCache(2)
     computed = []
 
     def feature(index: int) -> int:
-        return cache.get(index, lambda: computed.append(index) or index * 10)
+        return cache.get(Frame(index, PIXELS), lambda: computed.append(index) or index * 10)
 
     assert [feature(1), feature(2), feature(1), feature(3), feature(2)] == [10, 20, 10, 30, 20]
     assert computed == [1, 2, 3, 2]
     assert cache.hits == 1
     assert len(cache) == 2
+
+
+def test_a_cache_keeps_the_first_frames_as_far_as_its_budget_reaches_and_the_newest() -> None:
+    cache = FrameCache(1, max_bytes=2 * (PIXELS.nbytes + 400))
+    computed = []
+
+    def feature(index: int) -> tuple[torch.Tensor, int]:
+        return cache.get(Frame(index, PIXELS), lambda: computed.append(index) or (torch.full((100,), float(index)), index))
+
+    walk = [0, 1, 2, 3, 3]
+    assert [feature(index)[1] for index in (*walk, *walk)] == [*walk, *walk]
+    assert computed == [0, 1, 2, 3, 2, 3]
+    assert len(cache) == 3
+
+
+def test_a_frame_with_other_pixels_is_computed_anew_and_takes_the_place_of_the_old() -> None:
+    cache = FrameCache(1, max_bytes=2**20)
+    other = PIXELS + 1
+    for image in (PIXELS, PIXELS.clone(), other, other):
+        cache.get(Frame(0, image), lambda: float(image.sum()))  # noqa: B023 - called at once
+    assert cache.hits == 2
+    assert cache.get(Frame(0, other), lambda: 0.0) == float(other.sum())
+    assert len(cache) == 1
 
 
 def test_frames_that_a_clip_lacks_are_not_counted_as_recent_ones() -> None:

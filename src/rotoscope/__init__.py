@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
+    from rotoscope.jobs.detect import DetectResult, detect
     from rotoscope.jobs.track import TrackResult, track
     from rotoscope.models.registry import list_models, load, load_detector
     from rotoscope.tracking.interactive import InteractiveSession
@@ -48,6 +49,7 @@ _HOMES = {
         "TrainingError",
         "VideoError",
     ),
+    "rotoscope.jobs.detect": ("DetectResult", "detect"),
     "rotoscope.jobs.track": ("TrackResult", "track"),
     "rotoscope.models.registry": ("list_models", "load", "load_detector"),
     "rotoscope.tracking.interactive": ("InteractiveSession",),
@@ -61,6 +63,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CheckpointError",
+    "DetectResult",
     "Detections",
     "Frame",
     "InputError",
@@ -78,6 +81,7 @@ __all__ = [
     "TrainingError",
     "VideoError",
     "__version__",
+    "detect",
     "list_models",
     "load",
     "load_detector",

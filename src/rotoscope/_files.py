@@ -3,7 +3,10 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from rotoscope.errors import OutputError
 
@@ -36,6 +39,25 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise output_error(path, error) from error
+
+
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[TextIO]:
+    """A text file to write piece by piece, which takes its name when the block ends, and is dropped when the block raises.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is unchanged.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            raise output_error(path, error) from error
+        raise
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

@@ -5,15 +5,16 @@ Frames are counted in *steps*: the distance from the first frame of the pass, so
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from threading import Lock
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rotoscope.errors import InputError, MemoryBudgetError, PropagationError
-from rotoscope.types import Masks
+from rotoscope.types import Frame, Masks
 
 Entry = TypeVar("Entry")
 
@@ -240,31 +241,64 @@ def _num_bytes(entry: tuple[Tensor, Masks]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (features, masks.probs))
 
 
-class FrameCache(Generic[Entry]):
-    """The features of the last few frames, by frame index; the least recently used goes first.
+class FrameCache:
+    """What was computed of frames, by frame index: always of the newest few, and of the first ones as far as a budget reaches.
+
+    What is kept within the budget stays: a clip that is walked again from end to end would find nothing in a cache that drops the oldest.
+
+    Args:
+        newest: how many frames are held in any case, the least recently used going first.
+        max_bytes: of what is held for good, pictures of the frames included.
 
     Attributes:
         hits: how often `get` found the frame.
+
+    Raises:
+        InputError: it could hold nothing.
     """
 
-    def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            message = f"a cache of {capacity} frames holds nothing; give 1 or more"
+    def __init__(self, newest: int = 2, *, max_bytes: int = 0) -> None:
+        if newest < 1 or max_bytes < 0:
+            message = f"a cache of {newest} frames and {max_bytes} bytes holds nothing; give 1 frame or more, and 0 bytes or more"
             raise InputError(message)
-        self.capacity = capacity
+        self._most_new, self._bytes_left = newest, max_bytes
+        self._lock = Lock()
         self.hits = 0
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._newest: OrderedDict[int, tuple[Tensor, Any]] = OrderedDict()
+        self._kept: dict[int, tuple[Tensor, Any]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._newest.keys() | self._kept.keys())
 
-    def get(self, frame_index: int, compute: Callable[[], Entry]) -> Entry:
-        """The entry of a frame, computed only if it is not held."""
-        if frame_index in self._entries:
-            self.hits += 1
+    def get(self, frame: Frame, compute: Callable[[], Entry]) -> Entry:
+        """The entry of a frame, computed only if it is not held; a frame that has the same index but other pixels is another frame."""
+        with self._lock:
+            held = self._newest.get(frame.index) or self._kept.get(frame.index)
+        if held is None or not (held[0] is frame.image or torch.equal(held[0], frame.image)):
+            held = frame.image, compute()
         else:
-            self._entries[frame_index] = compute()
-        self._entries.move_to_end(frame_index)
-        while len(self._entries) > self.capacity:
-            self._entries.popitem(last=False)
-        return self._entries[frame_index]
+            self.hits += 1
+        with self._lock:
+            self._hold(frame.index, held)
+        return cast("Entry", held[1])
+
+    def _hold(self, index: int, held: tuple[Tensor, Any]) -> None:
+        if self._kept.get(index) is not held:
+            self._bytes_left += _bytes_in(self._kept.pop(index, None))
+            size = _bytes_in(held)
+            if size <= self._bytes_left:
+                self._kept[index] = held
+                self._bytes_left -= size
+        self._newest[index] = held
+        self._newest.move_to_end(index)
+        while len(self._newest) > self._most_new:
+            self._newest.popitem(last=False)
+
+
+def _bytes_in(entry: object) -> int:
+    """The size of all tensors in an entry."""
+    if isinstance(entry, Tensor):
+        return entry.nbytes
+    if is_dataclass(entry):
+        return sum(_bytes_in(getattr(entry, field.name)) for field in fields(entry))
+    return sum(_bytes_in(one) for one in entry) if isinstance(entry, tuple | list) else 0

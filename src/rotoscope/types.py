@@ -3,15 +3,17 @@
 Axes are always `[channels, height, width]`; points are `(x, y)` and boxes `(x0, y0, x1, y1)`, in pixels of the original frame.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 from torch import Tensor
 
 from rotoscope.errors import InputError, MaskError
+
+Entry = TypeVar("Entry")
 
 MAX_OBJECT_ID = 65535
 """The largest object id: what a 16-bit PNG can hold."""
@@ -292,11 +294,25 @@ class ChangeCarrier(Protocol):
 
 
 @runtime_checkable
+class FeatureStore(Protocol):
+    """Keeps what a tracker computes of the frames alone, whatever their objects; see `rotoscope.memory.FrameCache`."""
+
+    def get(self, frame: Frame, compute: Callable[[], Entry]) -> Entry:
+        """What was computed of this frame before, or else is now."""
+        ...
+
+
+@runtime_checkable
 class Tracker(Protocol):
     """A model with its weights, ready to follow objects; one may serve many clips and threads."""
 
-    def start(self, *, max_memory_bytes: int | None = None) -> Propagator:
-        """A new pass. With `max_memory_bytes` the remembered frames stay within that many bytes; given frames always stay."""
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> Propagator:
+        """A new pass.
+
+        Args:
+            max_memory_bytes: the remembered frames stay within that many bytes; given frames always stay.
+            features: keeps features of frames for other passes of the same tracker over the same clip; by default a pass keeps the last few.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ def run(*arguments: str) -> int:
     return cli.main(list(arguments))
 
 
-@pytest.mark.parametrize("command", ["track", "train", "evaluate", "weights", "doctor"])
+@pytest.mark.parametrize("command", ["track", "detect", "train", "evaluate", "weights", "doctor"])
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run("--help") == 0
     assert command in capsys.readouterr().out
@@ -25,7 +25,16 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["track", "--help"], ["train", "--help"], ["evaluate", "davis", "--help"], ["weights", "list", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["track", "--help"],
+        ["detect", "--help"],
+        ["train", "--help"],
+        ["evaluate", "davis", "--help"],
+        ["evaluate", "coco", "--help"],
+        ["weights", "list", "--help"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -18,9 +18,9 @@ from rich.console import Console
 from rotoscope.datasets.davis import AnnotatedClip, read_davis
 from rotoscope.datasets.davis_scribbles import DavisScribbles, Line, read_scribbles, write_scribbles
 from rotoscope.errors import InputError, OutputError
-from rotoscope.evaluation.davis_interactive import DrivenSession, RoundsSession, Rules, Sample, Start, find_starts, play, read_truth
+from rotoscope.evaluation.davis_interactive import DrivenSession, Rules, Sample, Start, find_starts, play, read_truth
 from rotoscope.evaluation.interactive_report import area, as_dict, curve_of, notes, table, value_at, write_plot, write_report
-from rotoscope.tracking.rounds import LinearBlend
+from rotoscope.tracking.interactive import InteractiveSession
 from rotoscope.types import Masks, Scribble
 from rotoscope.video.read import read_video
 
@@ -37,6 +37,7 @@ def test_a_perfect_session_scores_1_in_the_first_round_and_is_left_alone_then(st
     sample, session = learnt(start, Rules())
     assert [(one.j, one.f) for one in sample.rounds] == [((1, 1), (1, 1))]
     assert session.asked == [(start.lines[0].frame_index, len(start.lines), True)]
+    assert session.is_closed
     said = as_dict([sample], Rules())
     assert said["auc"] == said["at_60s"] == {"j": 1, "f": 1, "j_and_f": 1}
     assert not sample.timed_out
@@ -101,6 +102,9 @@ def test_a_session_that_answers_in_another_size_is_refused(start: Start) -> None
         def interact(self, frame_index: int, scribbles: list[Scribble], *, carry_on: bool) -> list[tuple[int, Masks]]:
             return [(frame_index, Masks.from_labels(torch.zeros((4, 4), dtype=torch.int32), (1, 3)))]
 
+        def close(self) -> None:
+            pass
+
     with pytest.raises(InputError, match=r"the session gave \(4, 4\) pixels for frame"):
         list(play(start, lambda clip, ids: Small(), Rules()))
 
@@ -118,14 +122,19 @@ def test_rules_that_cannot_be_played_are_refused(numbers: dict[str, float]) -> N
         Rules(**numbers)
 
 
-def test_a_session_of_parts_remembers_fuses_and_answers(tmp_path: Path) -> None:
+def worked_on(clip: AnnotatedClip, maker: BoxMaker) -> InteractiveSession:
+    """The session that people work with, on a clip."""
+    return InteractiveSession(list(read_video(clip.frame_paths[0].parent)), SmearTracker(), mask_maker=maker)
+
+
+def test_the_session_that_people_work_with_remembers_fuses_and_answers(tmp_path: Path) -> None:
     (clip,) = moving_clips(tmp_path)
     (start,) = find_starts([clip], None)
     makers: list[BoxMaker] = []
 
-    def begin(clip: AnnotatedClip, object_ids: tuple[int, ...]) -> RoundsSession:
+    def begin(clip: AnnotatedClip, object_ids: tuple[int, ...]) -> DrivenSession:
         makers.append(BoxMaker())
-        return RoundsSession(list(read_video(clip.frame_paths[0].parent)), object_ids, SmearTracker(), makers[0], LinearBlend())
+        return DrivenSession(worked_on(clip, makers[0]))
 
     *_, sample = play(start, begin, Rules(per_frame=2, interactions=4))
     first = [one.frames[0] for one in sample.rounds]
@@ -136,9 +145,9 @@ def test_a_session_of_parts_remembers_fuses_and_answers(tmp_path: Path) -> None:
     assert all(one.seconds > 0 for one in sample.rounds)
 
 
-def test_a_session_of_parts_changes_one_frame_until_it_carries_on(tmp_path: Path) -> None:
+def test_it_changes_one_frame_until_it_carries_on(tmp_path: Path) -> None:
     (clip,) = moving_clips(tmp_path)
-    session = RoundsSession(list(read_video(clip.frame_paths[0].parent)), (1, 3), SmearTracker(), BoxMaker())
+    session = DrivenSession(worked_on(clip, BoxMaker()))
     lines = [Scribble(2, 1, torch.tensor([[5.0, 5.0], [12.0, 12.0]]))]
     assert [index for index, _ in session.interact(2, lines, carry_on=False)] == [2]
     again = dict(session.interact(2, [], carry_on=True))
@@ -169,6 +178,9 @@ class Worked:
             yield SimpleNamespace(frame=SimpleNamespace(index=index), masks=self.masks(index))
         self.pending_frames = []
 
+    def close(self) -> None:
+        self.strokes.clear()
+
 
 def test_the_session_that_people_work_with_is_driven_by_its_verbs() -> None:
     worked = Worked()
@@ -182,6 +194,8 @@ def test_the_session_that_people_work_with_is_driven_by_its_verbs() -> None:
     assert [index for index, _ in session.interact(2, [], carry_on=True)] == [2]  # nothing is left to be carried on
     list(session.interact(2, [off], carry_on=False))
     assert worked.strokes == [on, off]
+    session.close()
+    assert not worked.strokes
 
 
 def test_the_robot_starts_a_clip_from_several_frames_by_a_seed(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(smear, clip_folder, firs
     assert len(list(TrackRun(request(clip_folder, first_mask, output, existing="overwrite")).records())) == 12
 
 
+def test_masks_that_no_run_made_are_left_alone_unless_told_otherwise(smear, clip_folder, first_mask, tmp_path) -> None:
+    output = tmp_path / "out"
+    mine = output / "masks" / clip_folder.name / "00003.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(first_mask.read_bytes())
+    for existing in ("refuse", "resume"):
+        with pytest.raises(OutputError, match=r"holds masks of another origin, such as 00003\.png; remove them with --overwrite"):
+            list(TrackRun(request(clip_folder, first_mask, output, existing=existing)).records())
+    assert mine.read_bytes() == first_mask.read_bytes()
+    list(TrackRun(request(clip_folder, first_mask, output, existing="overwrite")).records())
+    assert len(masks_of(output)) == 12
+
+
 def test_a_run_with_other_settings_is_not_resumed(smear, clip_folder, first_mask, tmp_path) -> None:
     output = tmp_path / "out"
     stop_after(TrackRun(request(clip_folder, first_mask, output)), 2)

@@ -11,6 +11,7 @@ from mivos_parity import checkpoint, tracker
 from torch import Tensor, nn
 
 from rotoscope.errors import CheckpointError, InputError, MaskError, MemoryBudgetError, PropagationError
+from rotoscope.memory import FrameCache
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import Checkpoint, read_checkpoint
 from rotoscope.models.mivos import MivosConfig, MivosPropagator, MivosTracker, PropagationNetwork, build
@@ -64,8 +65,8 @@ def clip() -> list[Frame]:
     return [Frame(index, image) for index, image in enumerate(images)]
 
 
-def start(network: Plain, *, max_memory_bytes: int | None = None, **config: object) -> MivosPropagator:
-    return MivosTracker(network, MivosConfig(**config)).start(max_memory_bytes=max_memory_bytes)
+def start(network: Plain, *, max_memory_bytes: int | None = None, features: FrameCache | None = None, **config: object) -> MivosPropagator:
+    return MivosTracker(network, MivosConfig(**config)).start(max_memory_bytes=max_memory_bytes, features=features)
 
 
 def masks_of(*columns: tuple[int, int, int]) -> Masks:
@@ -183,7 +184,7 @@ def test_objects_share_a_pass_as_far_as_memory_goes(network, clip) -> None:
 
 
 def test_a_second_round_sees_no_frame_that_is_in_the_cache(network, clip) -> None:
-    propagator = start(network, cache_bytes=2**20)
+    propagator = start(network, features=FrameCache(max_bytes=2**24))
     given = {0: masks_of((1, 0, 20))}
     first = list(propagate(clip, propagator, given))
     seen = len(network.seen)
@@ -194,7 +195,7 @@ def test_a_second_round_sees_no_frame_that_is_in_the_cache(network, clip) -> Non
 
 
 def test_another_picture_under_the_same_number_is_seen_afresh(network, clip) -> None:
-    propagator = start(network, cache_bytes=2**20)
+    propagator = start(network, features=FrameCache(max_bytes=2**24))
     list(propagate(clip[:2], propagator, {0: masks_of((1, 0, 20))}))
     before = propagator.predict(clip[1])
     other = propagator.predict(Frame(1, 255 - clip[1].image))

@@ -261,9 +261,9 @@ def test_a_suppression_that_there_is_not_is_refused() -> None:
 def test_weights_load_by_name_with_settings(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_checkpoint(path, lite_checkpoint(VARIANTS["yolact-lite"]).tensors, model="yolact-lite", official=False)
-    loaded = registry.load_detector(weights=path, device="cpu", image_size=64, max_detections=3)
+    loaded = registry.load_detector(weights=path, device="cpu", image_size=64, max_detections=3, only_classes=["object"])
     frame = frame_of((48, 80))
-    assert alike(loaded.detect(frame), with_settings(max_detections=3).detect(frame))
+    assert alike(loaded.detect(frame), with_settings(max_detections=3, only_classes=("object",)).detect(frame))
     with pytest.raises(InputError, match=r"has no setting top; it has .*top_k"):
         registry.load_detector(weights=path, device="cpu", top=3)
     with pytest.raises(InputError, match="its task is 'detect'"):

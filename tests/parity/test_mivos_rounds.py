@@ -21,7 +21,7 @@ from rotoscope.ops.sizing import Border
 from rotoscope.tracking.rounds import ends_turn, propagate_round
 from rotoscope.types import Frame, Fuser, Masks
 
-OFFICIAL = MivosConfig(memory_every=2, border=True, keep_replaced=True, cache_bytes=2**30)
+OFFICIAL = MivosConfig(memory_every=2, border=True, keep_replaced=True)
 BORDER = Border(2, 2, 6, 6)
 
 
@@ -42,9 +42,7 @@ PICTURES = FrameCache(8)
 
 
 def start(config: MivosConfig) -> MivosPropagator:
-    propagator = MivosTracker(tracker().network, config).start()
-    propagator._cache = PICTURES
-    return propagator
+    return MivosTracker(tracker().network, config).start(features=PICTURES)
 
 
 def run(
@@ -142,7 +140,7 @@ def test_users_get_the_official_masks_of_a_first_round() -> None:
     """Without `border` masks have the size of the frames; what lies outside is still remembered as it was predicted."""
     index, masks = corrections(1)[0]
     given = (index, Masks(BORDER.cut(masks.probs), masks.object_ids))
-    propagator = start(MivosConfig(memory_every=2, cache_bytes=2**30))
+    propagator = start(MivosConfig(memory_every=2))
     found = {frame.index: masks for frame, masks in propagate_round(clip()[:5], propagator, given, given=[index], earlier={})}
     ours = torch.stack([found[frame].probs for frame in range(5)], dim=1)
     assert worst(ours, BORDER.cut(official_run()[0][0])[:, :5]) < RUN_TOLERANCE

@@ -36,7 +36,7 @@ class EchoTracker:
     weight: float
     started: list[Echo] = field(default_factory=list)
 
-    def start(self, *, max_memory_bytes: int | None = None) -> Echo:
+    def start(self, *, max_memory_bytes: int | None = None, features: object = None) -> Echo:
         self.started.append(Echo(self.weight, max_memory_bytes))
         return self.started[-1]
 

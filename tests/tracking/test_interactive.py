@@ -235,7 +235,7 @@ def test_other_changes_end_a_propagation_with_an_error_and_keep_what_was_done(ch
 
 def test_a_model_that_breaks_down_loses_nothing() -> None:
     class Failing(RepeatTracker):
-        def start(self, *, max_memory_bytes: int | None = None):
+        def start(self, *, max_memory_bytes: int | None = None, features: object = None):
             made = super().start(max_memory_bytes=max_memory_bytes)
             good = made.predict
             made.predict = lambda frame: Masks(torch.full((2, *HW), torch.nan), (1,)) if frame.index == 4 else good(frame)

@@ -55,7 +55,7 @@ class Carrier:
         self.fails = fails
         self.remembered: list[int] = []
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "Carrier":
+    def start(self, *, max_memory_bytes: int | None = None, features: object = None) -> "Carrier":
         return self
 
     def predict(self, frame: Frame) -> Masks:
@@ -119,7 +119,7 @@ def test_mivos_sees_no_frame_twice_over_several_rounds() -> None:
     see = network.see
     network.see = lambda image: (seen.append(1), see(image))[1]
     frames = [Frame(index, torch.randint(0, 255, (3, 32, 48), dtype=torch.uint8)) for index in range(4)]
-    with InteractiveSession(frames, MivosTracker(network, MivosConfig(cache_bytes=2**30))) as session:
+    with InteractiveSession(frames, MivosTracker(network, MivosConfig())) as session:
         for index in (0, 3):
             session.add_mask(index, 1, torch.ones((32, 48)).tril())
             list(session.propagate())

@@ -37,7 +37,7 @@ class Slipping:
             self.slips[chance.randrange(2, NUM_FRAMES - 1)] = chance.uniform(3, 7)
         self.error = 0.0
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "Slipping":
+    def start(self, *, max_memory_bytes: int | None = None, features: object = None) -> "Slipping":
         return self
 
     def predict(self, frame: Frame) -> Masks:

@@ -2,8 +2,7 @@
 
 import json
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,20 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rotoscope.cli import evaluate_coco
 from rotoscope.cli.progress import progress_bar
+from rotoscope.cli.tables import print_table
 from rotoscope.errors import InputError
 
 if TYPE_CHECKING:
     from rotoscope.datasets.davis import AnnotatedClip
     from rotoscope.evaluation.davis import ClipFiles, ClipScores
     from rotoscope.evaluation.davis_interactive import Rules, Sample, Session, SessionMaker, Start
+    from rotoscope.types import Fuser
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score masks by the measures of the field.")
+app.command("coco")(evaluate_coco.coco)
 
 FRAMES_PER_WORKER = 1000
 """A frame takes about 3 ms and a process 0.3 s to start: for fewer frames, more processes gain nothing."""
-PIPED_WIDTH = 120
-"""Columns of the table where there is no terminal: wide enough for every figure."""
 
 
 @app.callback()
@@ -58,7 +59,7 @@ def davis(
         message = "--weights and --output belong to --model; with --predictions nothing is run"
         raise InputError(message)
     from rotoscope.datasets.davis import read_davis
-    from rotoscope.evaluation.davis import find_predictions
+    from rotoscope.evaluation.davis import find_predictions, score_clips
 
     chosen = read_davis(root, clips=_names(clips), year=year, with_frames=model is not None)
     _prepare_outputs(csv, plots)
@@ -69,9 +70,39 @@ def davis(
             fps = _run(model, weights, device, chosen, predictions)
         assert predictions is not None, "_root lets nothing else pass"
         files = find_predictions(chosen, predictions)
-        scores = _score(files, workers or _enough_workers(files))
+        scores = _score(files, workers or _enough_workers(files), score_clips)
     _show(scores, fps, as_json=as_json)
     _write(scores, csv, plots)
+
+
+@app.command("davis17-unsupervised")
+def davis17_unsupervised(
+    *,
+    predictions: Annotated[Path, typer.Option(help="Label maps, CLIP/00000.png: up to 20 ids per clip, any numbers.")],
+    data: Annotated[Path, typer.Option(help="The DAVIS root; Annotations_unsupervised is taken where it is there.")],
+    clips: Annotated[str | None, typer.Option(help="Only these clips: a,b,c.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that score; by default up to one per core.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to FILE, and those per frame to FILE-frames.csv.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")] = False,
+) -> None:
+    """J, F and J&F on DAVIS-2017 of objects that nobody pointed out: predicted ids are matched to annotated ones, the best way over the clip.
+
+    All frames are scored; ids that are left over cost nothing, and an object without an id counts as not found.
+    """
+    from rotoscope.datasets.davis import read_davis
+    from rotoscope.evaluation.davis_unsupervised import ANNOTATIONS_FOLDER, as_dict, find_proposals, score_proposals
+
+    folder = ANNOTATIONS_FOLDER if (data / ANNOTATIONS_FOLDER).is_dir() else "Annotations"
+    files = find_proposals(read_davis(data, clips=_names(clips), annotations_folder=folder), predictions)
+    _prepare_outputs(csv, None)
+    scores = _score(files, workers or _enough_workers(files), score_proposals)
+    if as_json:
+        typer.echo(json.dumps(as_dict(scores)))
+    else:
+        _show(scores, None, as_json=False)
+        if folder != ANNOTATIONS_FOLDER:
+            typer.echo(f"note: {data} has no {ANNOTATIONS_FOLDER}, with which the challenge is scored; {folder} was taken", err=True)
+    _write(scores, csv, None)
 
 
 @app.command("davis-interactive")
@@ -118,12 +149,9 @@ def _check_no_results(output: Path | None) -> None:
     if output is None:
         return
     from rotoscope.evaluation.interactive_report import JSON_FILE
-    from rotoscope.evaluation.report import prepare_folder
+    from rotoscope.evaluation.report import prepare_new_results
 
-    if (output / JSON_FILE).exists():
-        message = f"{output} holds results already ({JSON_FILE}); choose another folder"
-        raise InputError(message)
-    prepare_folder(output)
+    prepare_new_results(output, JSON_FILE)
 
 
 def _session_maker(
@@ -131,7 +159,7 @@ def _session_maker(
 ) -> "SessionMaker":
     """What begins a session on a clip; the models are loaded once."""
     from rotoscope.models import registry
-    from rotoscope.tracking.rounds import LinearBlend
+    from rotoscope.tracking.rounds import LinearBlend, NewerWins
 
     if fuser[0] in ("blend", "none") and fuser[1] is not None:
         message = f"--fuser-weights belong to a model; --fuser {fuser[0]} has none"
@@ -139,15 +167,18 @@ def _session_maker(
     tracker = registry.load(model, weights=weights, device=device)
     shipped = next((spec.name for spec in registry.list_models("interact") if spec.shipped), "s2m")
     maker = registry.load_mask_maker(interaction[0] or shipped, weights=interaction[1], device=device)
-    without_model = {"blend": LinearBlend(), "none": None}
+    without_model: dict[str, Fuser] = {"blend": LinearBlend(), "none": NewerWins()}
     joined = without_model[fuser[0]] if fuser[0] in without_model else registry.load_fuser(fuser[0], weights=fuser[1], device=device)
 
     def begin(clip: "AnnotatedClip", object_ids: tuple[int, ...]) -> "Session":
-        from rotoscope.evaluation.davis_interactive import RoundsSession
+        from rotoscope.evaluation.davis_interactive import DrivenSession
+        from rotoscope.tracking.interactive import InteractiveSession
         from rotoscope.video.read import read_video
 
-        frames = list(read_video(clip.frame_paths[0].parent))
-        return RoundsSession(frames, object_ids, tracker, maker, joined)
+        session = InteractiveSession(list(read_video(clip.frame_paths[0].parent)), tracker, mask_maker=maker, fuser=joined)
+        for object_id in object_ids:
+            session.add_object(object_id)
+        return DrivenSession(session)
 
     return begin
 
@@ -179,9 +210,7 @@ def _show_curve(samples: "Sequence[Sample]", rules: "Rules", output: Path | None
     if as_json:
         typer.echo(json.dumps(as_dict(samples, rules)))
     else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table(samples, rules))
+        print_table(table(samples, rules))
     for note in notes(samples):
         typer.echo(f"note: {note}", err=True)
     if output is not None:
@@ -236,13 +265,11 @@ def _enough_workers(files: "Sequence[ClipFiles]") -> int:
     return min(os.cpu_count() or 1, 1 + num_frames // FRAMES_PER_WORKER)
 
 
-def _score(files: "Sequence[ClipFiles]", workers: int) -> "list[ClipScores]":
-    from rotoscope.evaluation.davis import score_clips
-
+def _score(files: "Sequence[ClipFiles]", workers: int, score: "Callable[..., Iterator[ClipScores]]") -> "list[ClipScores]":
     scores = []
     with progress_bar() as progress:
         task = progress.add_task("scoring", total=sum(len(clip.annotation_paths) for clip in files))
-        for clip in score_clips(files, workers=workers):
+        for clip in score(files, workers=workers):
             scores.append(clip)
             progress.advance(task, len(clip.frame_names))
     return scores
@@ -254,9 +281,7 @@ def _show(scores: "Sequence[ClipScores]", fps: float | None, *, as_json: bool) -
     if as_json:
         typer.echo(json.dumps(as_dict(scores, fps=fps)))
         return
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table(scores))
+    print_table(table(scores))
     for clip in scores:
         for note in clip.notes:
             typer.echo(f"note: {note}", err=True)

@@ -48,7 +48,13 @@ class AnnotatedClip:
 
 
 def read_davis(
-    root: Path, *, clips: Sequence[str] | None = None, year: Year = "auto", with_frames: bool = False, subset: Subset = "val"
+    root: Path,
+    *,
+    clips: Sequence[str] | None = None,
+    year: Year = "auto",
+    with_frames: bool = False,
+    subset: Subset = "val",
+    annotations_folder: str = "Annotations",
 ) -> list[AnnotatedClip]:
     """The clips of a DAVIS root whose every frame is annotated.
 
@@ -58,11 +64,12 @@ def read_davis(
         year: the convention. "auto" takes 2016 for a clip whose first annotation holds no values but 0 and 255, and 2017 for others.
         with_frames: ask for the images too.
         subset: which list: clips to score on, or to train on.
+        annotations_folder: the name of the folder of annotations; those of the unsupervised task have one of their own.
 
     Raises:
         InputError: a folder, clip, frame or annotation is missing; the message says which, and which clips there are.
     """
-    annotations, frames = _folders(root, with_frames=with_frames)
+    annotations, frames = _folders(root, annotations_folder, with_frames=with_frames)
     available = _clip_names(annotations)
     if not available:
         message = f"{annotations} holds no clips; it must hold one folder of PNG annotations per clip"
@@ -95,15 +102,15 @@ def read_label_map(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(colours[..., 0])
 
 
-def _folders(root: Path, *, with_frames: bool) -> tuple[Path, Path]:
-    if not (root / "Annotations").is_dir():
-        above = next((parent for parent in root.parents if (parent / "Annotations").is_dir()), None)
+def _folders(root: Path, name: str, *, with_frames: bool) -> tuple[Path, Path]:
+    if not (root / name).is_dir():
+        above = next((parent for parent in root.parents if (parent / name).is_dir()), None)
         hint = f"; did you mean {above}?" if above is not None and root.is_dir() else ""
-        missing = "holds no Annotations folder" if root.is_dir() else "does not exist"
-        message = f"{root} {missing}; give a DAVIS root, with Annotations/480p/CLIP/00000.png and JPEGImages/480p/CLIP/00000.jpg{hint}"
+        missing = f"holds no {name} folder" if root.is_dir() else "does not exist"
+        message = f"{root} {missing}; give a DAVIS root, with {name}/480p/CLIP/00000.png and JPEGImages/480p/CLIP/00000.jpg{hint}"
         raise InputError(message)
-    resolution = next((name for name in RESOLUTIONS if (root / "Annotations" / name).is_dir()), "")
-    annotations, frames = root / "Annotations" / resolution, root / "JPEGImages" / resolution
+    resolution = next((one for one in RESOLUTIONS if (root / name / one).is_dir()), "")
+    annotations, frames = root / name / resolution, root / "JPEGImages" / resolution
     if with_frames and not frames.is_dir():
         message = f"{root} has {annotations.relative_to(root)} but no {frames.relative_to(root)}; the frames are needed to run a model"
         raise InputError(message)

@@ -20,12 +20,12 @@ No torch here: the processes that score clips start quickly.
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +37,8 @@ from rotoscope.evaluation.measures import Summary, jaccard_and_boundary_f, summa
 
 PREDICTION_FOLDERS = ("{clip}", "480p/{clip}", "Annotations/480p/{clip}", "Annotations/{clip}", "{clip}/masks")
 """Where the masks of a clip are looked for: as the official evaluator wants them, as other tools write them, and as `rotoscope track` does."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,19 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScores:
-    """J and F of one object; `object_id` is its value in the annotations, 1 for the merged object of DAVIS-2016."""
+    """J and F of one object.
+
+    Attributes:
+        object_id: its value in the annotations, 1 for the merged object of DAVIS-2016.
+        j: the overlap.
+        f: the boundary.
+        proposal_id: its value in the predictions, where that is another (`evaluation.davis_unsupervised`); None where it is the same, or has none.
+    """
 
     object_id: int
     j: Series
     f: Series
+    proposal_id: int | None = None
 
     @property
     def j_and_f(self) -> float:
@@ -154,13 +164,18 @@ def score_clips(files: Sequence[ClipFiles], *, workers: int = 1) -> Iterator[Cli
     Raises:
         InputError: a mask cannot be read, or has another size than its annotation.
     """
+    return each_clip(score_clip, files, workers=workers)
+
+
+def each_clip(work: Callable[[ClipFiles], Result], files: Sequence[ClipFiles], *, workers: int) -> Iterator[Result]:
+    """What `work`, a function of a module, makes of each clip, in the order given; in so many processes, as `score_clips` tells."""
     if workers <= 1 or len(files) <= 1:
-        yield from map(score_clip, files)
+        yield from map(work, files)
         return
     pool = ProcessPoolExecutor(min(workers, len(files)), multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         by_length = sorted(range(len(files)), key=lambda i: -len(files[i].annotation_paths))  # so that no long clip is left to the end
-        futures = {i: pool.submit(score_clip, files[i]) for i in by_length}
+        futures = {i: pool.submit(work, files[i]) for i in by_length}
         for i in range(len(files)):
             yield futures[i].result()
     finally:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rotoscope.datasets.davis import AnnotatedClip, read_label_map
@@ -22,8 +21,8 @@ from rotoscope.errors import InputError
 from rotoscope.evaluation.davis import score_frame
 from rotoscope.evaluation.robot import draw_corrections, first_lines, frames_by_need
 from rotoscope.evaluation.run import first_masks
-from rotoscope.tracking.rounds import ends_turn, propagate_round
-from rotoscope.types import Frame, Fuser, Interaction, MaskMaker, Masks, Scribble, Tracker
+from rotoscope.tracking.rounds import ends_turn
+from rotoscope.types import Frame, Interaction, Masks, Scribble
 
 MOST_INTERACTIONS = 8
 """With a clip, from one start (the challenge's)."""
@@ -39,6 +38,10 @@ class Session(Protocol):
 
         With `carry_on` False only this frame needs an answer: more lines for it follow.
         """
+        ...
+
+    def close(self) -> None:
+        """The sample is over."""
         ...
 
 
@@ -187,7 +190,12 @@ def play(start: Start, begin: SessionMaker, rules: Rules, *, clock: Callable[[],
         InputError: annotations differ in size, or the session answers in another size.
     """
     truth = read_truth(start.clip)
-    session, board = begin(start.clip, truth.object_ids), _Board(truth)
+    with closing(begin(start.clip, truth.object_ids)) as session:
+        yield from _rounds(start, session, truth, rules, clock)
+
+
+def _rounds(start: Start, session: Session, truth: Truth, rules: Rules, clock: Callable[[], float]) -> Generator[Sample]:
+    board = _Board(truth)
     left = rules.seconds_per_object * len(truth.object_ids)
     sample = Sample(start.clip.name, start.name, len(truth.labels), truth.object_ids, left, ())
     drawn, on_frames = list(start.lines), list(dict.fromkeys(line.frame_index for line in start.lines))
@@ -242,6 +250,10 @@ class Verbs(Protocol):
         """Carries given masks to the other frames."""
         ...
 
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
+
 
 class DrivenSession:
     """A session that drives the one that people work with.
@@ -263,44 +275,9 @@ class DrivenSession:
             for step in self._verbs.propagate():
                 yield step.frame.index, step.masks
 
-
-class RoundsSession:
-    """A session made of its parts: lines to masks of a frame, masks to the clip, results of rounds joined.
-
-    Args:
-        frames: the clip.
-        object_ids: all objects.
-        tracker: carries masks on.
-        mask_maker: makes masks of lines.
-        fuser: joins rounds; None to let the newer one win.
-    """
-
-    def __init__(
-        self, frames: Sequence[Frame], object_ids: tuple[int, ...], tracker: Tracker, mask_maker: MaskMaker, fuser: Fuser | None = None
-    ) -> None:
-        self._frames, self._mask_maker, self._fuser = frames, mask_maker, fuser
-        self._propagator = tracker.start()
-        self._given: list[int] = []
-        self._carried: dict[int, Masks] = {}
-        self._shown: dict[int, Masks] = {}
-        blank = torch.zeros(frames[0].hw, dtype=torch.int32)
-        self._nothing = Masks.from_labels(blank, object_ids)
-
-    def interact(self, frame_index: int, scribbles: Sequence[Scribble], *, carry_on: bool) -> Generator[tuple[int, Masks]]:
+    def close(self) -> None:
         """See `Session`."""
-        masks = self._shown.get(frame_index, self._nothing)
-        if scribbles:
-            masks = self._mask_maker.make(self._frames[frame_index], scribbles, masks)
-        self._shown[frame_index] = masks
-        if not carry_on:
-            yield frame_index, masks
-            return
-        if frame_index not in self._given:
-            self._given.append(frame_index)
-        correction = (frame_index, masks)
-        for frame, result in propagate_round(self._frames, self._propagator, correction, given=self._given, earlier=self._carried, fuser=self._fuser):
-            self._carried[frame.index] = self._shown[frame.index] = result
-            yield frame.index, result
+        self._verbs.close()
 
 
 def _answers(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rotoscope._files import output_error, write_atomically
-from rotoscope.errors import OutputError
+from rotoscope.errors import InputError, OutputError
 from rotoscope.evaluation.davis import ClipScores, MeanScores, ObjectScores, mean_scores
 
 MOST_LEGEND_ENTRIES = 12
@@ -142,6 +142,19 @@ def prepare_folder(folder: Path) -> None:
         raise OutputError(message) from error
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def prepare_new_results(folder: Path, file: str) -> None:
+    """Make a folder for results, unless it is there, before any work is done.
+
+    Raises:
+        InputError: it holds results already, of which this file is one.
+        OutputError: it cannot be made, or is a file.
+    """
+    if (folder / file).exists():
+        message = f"{folder} holds results already ({file}); choose another folder"
+        raise InputError(message)
+    prepare_folder(folder)
 
 
 def _all_objects(clips: Sequence[ClipScores]) -> list[ObjectScores]:

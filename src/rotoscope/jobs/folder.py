@@ -11,19 +11,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from rotoscope._files import output_error, write_atomically
-from rotoscope.errors import InputError, OutputError
+from rotoscope._files import write_atomically
+from rotoscope.errors import OutputError
+from rotoscope.jobs.locked import Existing, LockedFolder, RecordLines
 from rotoscope.types import Frame
 from rotoscope.video.write import prepare_folder
-
-Existing = Literal["refuse", "resume", "overwrite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,9 @@ class FrameRecord:
     objects: dict[int, dict[str, float]]
 
     @classmethod
-    def from_json(cls, line: str) -> Self:
-        """The record that `json.dumps(asdict(record))` wrote."""
-        fields = json.loads(line)
-        fields["objects"] = {int(object_id): measures for object_id, measures in fields["objects"].items()}
-        return cls(**fields)
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The record whose `asdict` went through JSON."""
+        return cls(**{**fields, "objects": {int(object_id): measures for object_id, measures in fields["objects"].items()}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,8 @@ class RunFolder:
         existing: what to do when the folder holds a run.
 
     Raises:
-        OutputError: the folder is a file or not writable, another run holds its lock, or it holds a run and `existing` is "refuse".
+        OutputError: the folder is a file or not writable, another run holds its lock, it holds a run and `existing` is "refuse", or it holds
+            masks that no run made and `existing` is not "overwrite".
         InputError: the run to resume was started with other settings; the message lists the differences.
     """
 
@@ -79,25 +76,30 @@ class RunFolder:
         self.root = root
         self.masks = root / "masks" / clip_name
         self.summary = root / "summary.json"
-        self._private = root / ".rotoscope"
-        self._records = self._private / "records.jsonl"
-        self._state = self._private / "state.safetensors"
-        prepare_folder(root)
-        prepare_folder(self._private)
-        self._lock = filelock.FileLock(self._private / "lock", timeout=0)
-        self._acquire()
+        self._folder = LockedFolder(root)
+        self._records = RecordLines(self._folder.private / "records.jsonl")
+        self._state = self._folder.private / "state.safetensors"
         try:
-            self._settle(dict(plan), existing)
+            if not self._folder.resumes(plan, existing):
+                self._folder.begin(plan, stale=(self._state, self._records.path, self.summary, *self._removable(existing)))
             prepare_folder(self.masks)
         except BaseException:
-            self._lock.release()
+            self._folder.release()
             raise
+
+    def _removable(self, existing: Existing) -> list[Path]:
+        """The masks that are there, which a new run takes the place of."""
+        there = sorted(self.masks.glob("*.png"))
+        if there and existing != "overwrite":
+            message = f"{self.masks} holds masks of another origin, such as {there[0].name}; remove them with --overwrite, or choose another folder"
+            raise OutputError(message)
+        return there
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.release()
+        self._folder.release()
 
     def append(self, record: FrameRecord) -> None:
         """Add a record to those on disk; a later record of the same frame replaces an earlier one.
@@ -105,23 +107,12 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        try:
-            with self._records.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
-        except OSError as error:
-            raise output_error(self._records, error) from error
+        self._records.append(asdict(record))
 
     def records(self) -> dict[int, FrameRecord]:
         """All records by frame index, ascending. A line that a crash cut short is left out."""
-        found: dict[int, FrameRecord] = {}
-        if self._records.is_file():
-            for line in self._records.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = FrameRecord.from_json(line)
-                except (ValueError, TypeError, KeyError):
-                    continue
-                found[record.frame_index] = record
-        return dict(sorted(found.items()))
+        records = (FrameRecord.from_json(fields) for fields in self._records)
+        return {record.frame_index: record for record in sorted(records, key=lambda record: record.frame_index)}
 
     def save(self, progress: Progress, memory: Mapping[str, Tensor]) -> None:
         """Keep how far the run is and what the model remembers, so that `restore` can go on from here.
@@ -156,31 +147,3 @@ class RunFolder:
     def overlay_path(self, codec: str) -> Path:
         """Where the overlay video goes."""
         return self.root / ("overlay.mp4" if codec == "h264" else "overlay.webm")
-
-    def _acquire(self) -> None:
-        try:
-            self._lock.acquire()
-        except filelock.Timeout as error:
-            message = f"another run is writing to {self.root}; wait for it, or choose another folder with -o"
-            raise OutputError(message) from error
-
-    def _settle(self, plan: dict[str, Any], existing: Existing) -> None:
-        """Start afresh, or make sure that what is there can be resumed."""
-        path = self._private / "plan.json"
-        plan = json.loads(json.dumps(plan))
-        if path.is_file() and existing == "resume":
-            _require_same(json.loads(path.read_text(encoding="utf-8")), plan)
-            return
-        if path.is_file() and existing == "refuse":
-            message = f"{self.root} holds a run already; use --resume to go on with it, --overwrite to replace it, or another folder with -o"
-            raise OutputError(message)
-        for stale in (self._state, self._records, self.summary, *self.masks.glob("*.png")):
-            stale.unlink(missing_ok=True)
-        write_atomically(path, json.dumps(plan, indent=1).encode())
-
-
-def _require_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if differences:
-        message = "the run to resume was started with other settings: " + "; ".join(differences) + "; use the same, or --overwrite"
-        raise InputError(message)

@@ -16,7 +16,8 @@ from torch import Tensor
 from rotoscope._files import write_atomically
 from rotoscope._version import __version__
 from rotoscope.errors import InputError
-from rotoscope.jobs.folder import Existing, FrameRecord, Progress, RunFolder
+from rotoscope.jobs.folder import FrameRecord, Progress, RunFolder
+from rotoscope.jobs.locked import Existing
 from rotoscope.jobs.marks import check_marks, marked_masks, marks_as_json
 from rotoscope.jobs.plan import Direction, Pass, plan_passes
 from rotoscope.jobs.track import GivenMasks, TrackResult, frames_of, result_of

@@ -154,7 +154,7 @@ def _with_settings(spec: ModelSpec, config: Any, settings: Mapping[str, object])
     if unknown:
         message = f"'{spec.name}' has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         raise InputError(message)
-    return replace(config, **settings)
+    return replace(config, **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
 def module_of(spec: ModelSpec) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rotoscope.errors import InputError
 from rotoscope.ops.aggregate import average
-from rotoscope.types import Frame, Masks, Propagator, Tracker
+from rotoscope.types import FeatureStore, Frame, Masks, Propagator, Tracker
 
 
 class EnsembleTracker:
@@ -26,8 +26,9 @@ class EnsembleTracker:
         self._members = [(tracker, flip) for tracker in trackers for flip in ((False, True) if mirrored else (False,))]
         self._own_masks = own_masks
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "EnsemblePropagator":
-        """A new pass; a budget is shared out evenly among the members."""
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> "EnsemblePropagator":
+        """A new pass; a budget is shared out evenly among the members. They see other pictures of a frame, so `features` is not for them."""
+        del features
         share = None if max_memory_bytes is None else max(max_memory_bytes // len(self._members), 1)
         passes = [_Member(tracker.start(max_memory_bytes=share), flip) for tracker, flip in self._members]
         return EnsemblePropagator(passes, own_masks=self._own_masks)

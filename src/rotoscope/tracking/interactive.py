@@ -36,10 +36,12 @@ class Budget:
     Attributes:
         mask_bytes: for the soft masks of the clip, compressed: 17 kB for an object at 480p. The others wait on disk.
         memory_bytes: for what the tracker remembers in a pass; None for no limit.
+        feature_bytes: for what it computes of frames, whoever is in them, so that later rounds need not: of 480p 8 to 48 MB a frame.
     """
 
     mask_bytes: int = 256 * 2**20
     memory_bytes: int | None = None
+    feature_bytes: int = 2**30
 
 
 class InteractiveSession:
@@ -92,7 +94,7 @@ class InteractiveSession:
         self._hw = frames[0].hw
         self._project = Project(None if project is None else Path(project), len(frames), self._hw, max_mask_bytes=budget.mask_bytes)
         self._drawing = Drawing(self._project, frames, mask_maker)
-        passes = PassSource(tracker, frames, max_memory_bytes=budget.memory_bytes)
+        passes = PassSource(tracker, frames, max_memory_bytes=budget.memory_bytes, feature_bytes=budget.feature_bytes)
         self._carrying = Carrying(self._project, frames, passes, fuser or LinearBlend())
         self._facts: dict[tuple[str, tuple[int, ...]], MaskFacts] = {}
         self.num_frames = len(frames)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rotoscope.errors import PropagationError
+from rotoscope.memory import FrameCache
 from rotoscope.types import ChangeCarrier, Frame, Masks, Propagator, Tracker
 
 MOST_BEHIND = 4
@@ -39,11 +40,13 @@ class PassSource:
         tracker: makes the propagators.
         frames: the clip.
         max_memory_bytes: budget of each pass.
+        feature_bytes: of the features of frames that all passes share.
     """
 
-    def __init__(self, tracker: Tracker, frames: Sequence[Frame], *, max_memory_bytes: int | None = None) -> None:
+    def __init__(self, tracker: Tracker, frames: Sequence[Frame], *, max_memory_bytes: int | None = None, feature_bytes: int = 0) -> None:
         self._frames = frames
-        self._start: Callable[[], Propagator] = lambda: tracker.start(max_memory_bytes=max_memory_bytes)
+        features = FrameCache(max_bytes=feature_bytes)
+        self._start: Callable[[], Propagator] = lambda: tracker.start(max_memory_bytes=max_memory_bytes, features=features)
         self._lasting: Propagator | None = None
         self._empty: dict[str, Tensor] = {}
         self._shown: list[GivenFrame] = []

@@ -112,6 +112,14 @@ class LinearBlend:
         return Masks(torch.lerp(before, newer.probs, nearness), newer.object_ids)
 
 
+class NewerWins:
+    """No fusion: what is newer takes the place of what was there (the other baseline of the paper)."""
+
+    def fuse(self, frame: Frame, earlier: Masks, newer: Masks, *, nearness: float, change: Float[Tensor, "n 2 h w"] | None = None) -> Masks:
+        """The newer masks."""
+        return newer
+
+
 def _walk(frames: Sequence[Frame], propagator: Propagator, stretch: Stretch) -> Generator[tuple[Frame, Masks]]:
     """Predict frame by frame, each to be remembered for the next."""
     for index in stretch.frame_indices:

@@ -1,13 +1,14 @@
 """Pictures as clips: folders of images, single images, and arrays in memory."""
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from rotoscope._files import natural_key
@@ -19,6 +20,18 @@ from rotoscope.video.streams import Warnings, check_size, frame_of
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """The files of a folder that are its frames, in any case; others are passed over."""
 
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a stored picture upright, by its EXIF orientation (EXIF 2.32, 4.6.4 A, tag 274)."""
+
 
 def open_picture(path: Path, error_type: type[InputError]) -> Image.Image:
     """A wholly decoded image file.
@@ -26,15 +39,34 @@ def open_picture(path: Path, error_type: type[InputError]) -> Image.Image:
     Raises:
         InputError: of the type given: the file is missing, unreadable, no image, damaged or cut short.
     """
+    with _explaining(path, error_type), Image.open(path) as image:
+        image.load()
+        return image
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a file that is no image, by its first bytes; one that is damaged further on passes.
+
+    Raises:
+        VideoError: the file is missing, unreadable, or no image.
+    """
+    with _explaining(path, VideoError), Image.open(path):
+        return
+
+
+@contextmanager
+def _explaining(path: Path, error_type: type[InputError]) -> Iterator[None]:
+    """Say in our words why Pillow could not read a file."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
     except FileNotFoundError as error:
         message = f"there is no image {path}; check the name"
         raise error_type(message) from error
     except PermissionError as error:
         message = f"{path} may not be read; check its permissions"
+        raise error_type(message) from error
+    except Image.DecompressionBombError as error:
+        message = f"{path} has too many pixels to be decoded ({error}); shrink it first"
         raise error_type(message) from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         message = f"{path} is not an image that can be read, or it is damaged ({error}); replace it"
@@ -44,18 +76,29 @@ def open_picture(path: Path, error_type: type[InputError]) -> Image.Image:
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """An image as upright RGB `[h, w, 3]`: EXIF rotation applied, more than 8 bits rounded down, alpha dropped, one channel repeated.
 
+    EXIF data that cannot be read is passed over. Of several pictures in a file, the first is taken.
+
     Raises:
         VideoError: it cannot be read, or holds floating-point values, whose range nobody knows.
     """
-    image = open_picture(path, VideoError)
-    image = ImageOps.exif_transpose(image)
+    image = _upright(open_picture(path, VideoError))
     if image.mode == "F":
         message = f"{path} holds floating-point values; save it with 8 or 16 bits per channel"
         raise VideoError(message)
     if image.mode.startswith("I"):
         gray = (np.array(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns that transparency is lost
     return np.array(image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # what editors leave of EXIF data makes Pillow raise SyntaxError, struct.error and more
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 class FolderClip:

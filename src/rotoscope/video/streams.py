@@ -125,7 +125,11 @@ def orientation_of(picture: av.VideoFrame) -> Orientation:
 
     The matrix maps a stored pixel (x, y) to (a x + c y, b x + d y), in 16.16 fixed point, row by row (a b u, c d v, ...).
     """
-    for side_data in cast("Iterator[SideData]", iter(picture.side_data)):
+    try:
+        all_side_data = list(cast("Iterator[SideData]", iter(picture.side_data)))
+    except ValueError:  # a kind that PyAV has no name for (EXIF data, in PyAV 16) spoils the whole list
+        return UPRIGHT
+    for side_data in all_side_data:
         if side_data.type == SideDataType.DISPLAYMATRIX:
             a, b, _, c, d = np.frombuffer(bytes(side_data)[:20], dtype=np.int32).tolist()
             if not (a or d) and b and c:

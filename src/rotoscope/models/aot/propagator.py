@@ -18,7 +18,7 @@ from rotoscope.ops.aggregate import merge_groups
 from rotoscope.ops.color import imagenet_scaled
 from rotoscope.ops.confidence import scored
 from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
-from rotoscope.types import Frame, Masks
+from rotoscope.types import FeatureStore, Frame, Masks
 
 _STRIDE = 16
 
@@ -43,9 +43,9 @@ class AotTracker:
         self.network = network
         self.config = config
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "AotPropagator":
-        """A new pass. With `max_memory_bytes` the remembered frames stay within that many bytes; given frames always stay."""
-        return AotPropagator(self.network, self.config, max_memory_bytes=max_memory_bytes)
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> "AotPropagator":
+        """A new pass; see `Tracker`."""
+        return AotPropagator(self.network, self.config, max_memory_bytes=max_memory_bytes, features=features)
 
     def at_scale(self, scale: float, *, short_edge: int | None = 624) -> "AotTracker":
         """The same weights on frames of another size, for test-time augmentation (official short edge: 624)."""
@@ -62,16 +62,17 @@ class AotPropagator:
         network: see `AotTracker`.
         config: see `AotTracker`.
         max_memory_bytes: budget of the remembered frames.
+        features: see `Tracker`.
     """
 
-    def __init__(self, network: AotNetwork, config: AotConfig, *, max_memory_bytes: int | None = None) -> None:
+    def __init__(self, network: AotNetwork, config: AotConfig, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> None:
         if max_memory_bytes is not None and max_memory_bytes <= 0:
             message = f"a memory budget of {max_memory_bytes} bytes holds nothing; give a positive number"
             raise InputError(message)
         self._network = network
         self._config = config
         self._max_bytes = max_memory_bytes
-        self._pictures: FrameCache[Picture] = FrameCache(2)
+        self._pictures = FrameCache() if features is None else features
         self._restart()
 
     def _restart(self) -> None:
@@ -168,7 +169,6 @@ class AotPropagator:
         self._slots, self._listed, self._groups = slots, listed, groups
         self._hw = (height, width) if height else None
         self._step, self._last_index = step, None if last < 0 else last
-        self._pictures = FrameCache(self._pictures.capacity)
 
     def _restored_group(self, state: Mapping[str, Tensor], index: int) -> GroupMemory:
         prefix = f"group.{index}."
@@ -196,7 +196,7 @@ class AotPropagator:
             raise InputError(message)
 
     def _picture(self, frame: Frame) -> Picture:
-        return self._pictures.get(frame.index, lambda: self._network.see(normalised(frame, self._config, self._device)))
+        return self._pictures.get(frame, lambda: self._network.see(normalised(frame, self._config, self._device)))
 
     def _match(self, frame: Frame) -> _Matched:
         if self._matched is None or self._matched.frame_index != frame.index:

@@ -16,6 +16,7 @@ from rotoscope.memory import MemorySchedule
 from rotoscope.models.checkpoints import Checkpoint, RenameRules, load_strictly, rename
 from rotoscope.models.mast.network import MastEncoder
 from rotoscope.models.mast.propagator import FULL_MEMORY, MastConfig, MastPropagator
+from rotoscope.types import FeatureStore
 
 __all__ = ["OFFICIAL_NAMES", "REFERENCE_MODES", "VARIANTS", "MastConfig", "MastTracker", "build"]
 
@@ -48,9 +49,9 @@ class MastTracker:
         self.encoder = encoder
         self.config = config
 
-    def start(self, *, max_memory_bytes: int | None = None) -> MastPropagator:
-        """A new pass; with `max_memory_bytes` the remembered features and labels stay within that many bytes."""
-        return MastPropagator(self.encoder, self.config, max_memory_bytes=max_memory_bytes)
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> MastPropagator:
+        """A new pass; with `max_memory_bytes` the remembered features and labels stay within that many bytes; see `Tracker`."""
+        return MastPropagator(self.encoder, self.config, max_memory_bytes=max_memory_bytes, features=features)
 
 
 def build(config: MastConfig, checkpoint: Checkpoint, device: str) -> MastTracker:

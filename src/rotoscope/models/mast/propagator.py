@@ -10,7 +10,7 @@ from torch import Tensor
 from rotoscope.memory import FrameCache, MaskMemory, MemorySchedule
 from rotoscope.models.mast.network import MastEncoder, normalised_lab
 from rotoscope.models.mast.read import Reference, read_memory, to_coarse, to_full_size
-from rotoscope.types import Frame, Masks
+from rotoscope.types import FeatureStore, Frame, Masks
 
 FULL_MEMORY = MemorySchedule(anchors=(0, 5), recent=(1, 3, 5))
 """The official script's `--ref 0`."""
@@ -43,11 +43,13 @@ class MastPropagator:
     Gaps between frames are counted in frames of the clip, forwards and backwards alike.
     """
 
-    def __init__(self, encoder: MastEncoder, config: MastConfig, *, max_memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, encoder: MastEncoder, config: MastConfig, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None
+    ) -> None:
         self._encoder = encoder
         self._config = config
         self._memory = MaskMemory(config.schedule, max_bytes=max_memory_bytes)
-        self._cache: FrameCache[Tensor] = FrameCache(2)
+        self._cache = FrameCache() if features is None else features
 
     @torch.inference_mode()
     def predict(self, frame: Frame) -> Masks:
@@ -102,10 +104,9 @@ class MastPropagator:
             InputError: the tensors are not those of this kind of propagator.
         """
         self._memory.restore(state, next(self._encoder.parameters()).device)
-        self._cache = FrameCache(2)
 
     def _features(self, frame: Frame) -> Float[Tensor, "c h w"]:
-        return self._cache.get(frame.index, lambda: encode(self._encoder, frame))
+        return self._cache.get(frame, lambda: encode(self._encoder, frame))
 
 
 def encode(encoder: MastEncoder, frame: Frame) -> Float[Tensor, "c h w"]:

@@ -19,6 +19,7 @@ from rotoscope.models.checkpoints import Checkpoint, RenameRules, load_strictly,
 from rotoscope.models.mast_lite.features import MastLiteConfig
 from rotoscope.models.mast_lite.propagator import MastLitePropagator
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, Stage, fold
+from rotoscope.types import FeatureStore
 
 __all__ = ["OFFICIAL_NAMES", "VARIANTS", "MastLiteConfig", "MastLitePropagator", "MastLiteTracker", "build", "convert"]
 
@@ -35,9 +36,9 @@ class MastLiteTracker:
         self.encoder = encoder
         self.config = config
 
-    def start(self, *, max_memory_bytes: int | None = None) -> MastLitePropagator:
-        """A new pass; with `max_memory_bytes` the remembered frames' keys and masks stay within that many bytes."""
-        return MastLitePropagator(self.encoder, self.config, max_memory_bytes=max_memory_bytes)
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> MastLitePropagator:
+        """A new pass; with `max_memory_bytes` the remembered frames' keys and masks stay within that many bytes; see `Tracker`."""
+        return MastLitePropagator(self.encoder, self.config, max_memory_bytes=max_memory_bytes, features=features)
 
 
 OFFICIAL_NAMES: RenameRules = (

@@ -15,7 +15,7 @@ from rotoscope.nn.efficientnet_lite import EfficientNetLite
 from rotoscope.ops.components import small_parts
 from rotoscope.ops.confidence import scored
 from rotoscope.ops.guided import guided_coefficients
-from rotoscope.types import Frame, Masks
+from rotoscope.types import FeatureStore, Frame, Masks
 
 _OBJECTS_AT_ONCE = 8
 """Bounds the scratch memory of the guided filter: 10 MB for each object at 480p."""
@@ -24,12 +24,14 @@ _OBJECTS_AT_ONCE = 8
 class MastLitePropagator:
     """One pass over one clip."""
 
-    def __init__(self, encoder: EfficientNetLite, config: MastLiteConfig, *, max_memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, encoder: EfficientNetLite, config: MastLiteConfig, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None
+    ) -> None:
         self._encoder = encoder
         self._config = config
         schedule = MemorySchedule(anchors=(0,), recent=config.recent)
         self._memory = MaskMemory(schedule, max_bytes=max_memory_bytes)
-        self._cache: FrameCache[Features] = FrameCache(2)
+        self._cache = FrameCache() if features is None else features
         self._looks = Looks(config)
 
     @torch.no_grad()
@@ -76,10 +78,9 @@ class MastLitePropagator:
             raise InputError(message) from error
         self._memory.restore(state, device)
         self._looks = restored
-        self._cache = FrameCache(2)
 
     def _features(self, frame: Frame) -> Features:
-        return self._cache.get(frame.index, lambda: extract(self._encoder, frame, self._config))
+        return self._cache.get(frame, lambda: extract(self._encoder, frame, self._config))
 
     def _with_looks(self, prior: Float[Tensor, "n h w"], features: Features, ids: tuple[int, ...]) -> Float[Tensor, "n h2 w2"]:
         """The memory read's distribution, at stride 4, times that of the looks; where the read sees no object nearby, there is none."""

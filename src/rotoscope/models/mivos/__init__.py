@@ -13,6 +13,7 @@ import torch
 from rotoscope.models.checkpoints import Checkpoint, load_strictly, rename
 from rotoscope.models.mivos.network import OFFICIAL_NAMES, PropagationNetwork
 from rotoscope.models.mivos.propagator import MivosConfig, MivosPropagator
+from rotoscope.types import FeatureStore
 
 __all__ = ["OFFICIAL_NAMES", "VARIANTS", "MivosConfig", "MivosPropagator", "MivosTracker", "PropagationNetwork", "build"]
 
@@ -26,9 +27,9 @@ class MivosTracker:
         self.network = network
         self.config = config
 
-    def start(self, *, max_memory_bytes: int | None = None) -> MivosPropagator:
-        """A new pass. With `max_memory_bytes` the remembered frames stay within that many bytes; given frames always stay."""
-        return MivosPropagator(self.network, self.config, max_memory_bytes=max_memory_bytes)
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> MivosPropagator:
+        """A new pass; see `Tracker`."""
+        return MivosPropagator(self.network, self.config, max_memory_bytes=max_memory_bytes, features=features)
 
 
 def build(config: MivosConfig, weights: Checkpoint, device: str) -> MivosTracker:
@@ -42,4 +43,6 @@ def build(config: MivosConfig, weights: Checkpoint, device: str) -> MivosTracker
     load_strictly(network, renamed)
     network.eval().requires_grad_(requires_grad=False).fold()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
+    if torch.device(device).type == "cpu":
+        network.tile()
     return MivosTracker(network, config)

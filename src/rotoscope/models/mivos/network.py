@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rotoscope.models.checkpoints import RenameRules
 from rotoscope.nn.conv_norm import fold_frozen_norms
 from rotoscope.nn.resnet_bottleneck import RESNET50_BLOCKS, ConvStyle, ResNet, resnet_rules
+from rotoscope.nn.winograd import tile_convolutions
 from rotoscope.ops.affinity import KeyValue
 
 STRIDE = 16
@@ -31,11 +32,6 @@ class Picture(NamedTuple):
     entry: Float[Tensor, "1 _ h w"]
     eighth: Float[Tensor, "1 _ h2 w2"]
     quarter: Float[Tensor, "1 _ h4 w4"]
-
-    @property
-    def num_bytes(self) -> int:
-        """Its size."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self)
 
 
 class KeyValueHead(nn.Module):
@@ -166,6 +162,12 @@ class PropagationNetwork(nn.Module):
     def fold(self) -> None:
         """Put the normalisations into the convolutions, in place, for inference."""
         fold_frozen_norms(self)
+
+    def tile(self) -> None:
+        """Let the larger 3x3 convolutions work by tiles, in place, for inference on the CPU; `fold` comes first."""
+        decoder = self.decoder
+        for part in (self.query_encoder, self.query_head, self.memory_encoder, self.memory_head, decoder.to_eighth, decoder.to_quarter):
+            tile_convolutions(part)
 
 
 def sum_of_others(masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

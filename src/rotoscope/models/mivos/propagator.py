@@ -16,7 +16,7 @@ from rotoscope.ops.affinity import GaussianKernel, KeyValue, read_memory
 from rotoscope.ops.aggregate import join_objects
 from rotoscope.ops.color import imagenet_normalised
 from rotoscope.ops.sizing import Border, border_to_multiple
-from rotoscope.types import Change, Frame, Masks
+from rotoscope.types import Change, FeatureStore, Frame, Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,6 @@ class MivosConfig:
         memory_every: how far apart the predicted frames are that stay in memory (official: mem_freq).
         kernel_sigma: prefer memory that fits best nearby: a Gaussian of so many cells (official for YouTube-VOS and test-dev: 7); None for none.
         pixels_at_once: how many pixels, over all objects, share a pass through the network: four objects of 480p. More take more memory at a time.
-        cache_bytes: for what is known of the last few frames, whoever is in them, so that another pass need not see them again. Two frames are
-            kept in any case; a frame of 480p takes 47 MB.
         border: give and take masks with the border that pads a frame to multiples of 16, as the official code stores them between rounds.
         keep_replaced: official behaviour: if a frame is given twice, both masks stay in memory.
     """
@@ -38,7 +36,6 @@ class MivosConfig:
     memory_every: int = 5
     kernel_sigma: float | None = None
     pixels_at_once: int = 4 * 480 * 864
-    cache_bytes: int = 0
     border: bool = False
     keep_replaced: bool = False
 
@@ -48,14 +45,6 @@ class MivosConfig:
             if value is not None and value < 1:
                 message = f"{name} {value} is not possible; give 1 or more"
                 raise InputError(message)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A frame that was seen, and what is to know of it."""
-
-    image: Tensor
-    picture: Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +64,16 @@ class MivosPropagator:
         network: in evaluation mode, on its device.
         config: see there.
         max_memory_bytes: budget of the remembered frames.
+        features: see `Tracker`.
     """
 
-    def __init__(self, network: PropagationNetwork, config: MivosConfig, *, max_memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, network: PropagationNetwork, config: MivosConfig, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None
+    ) -> None:
         self._network = network
         self._config = config
         self._memory = ClipMemory(config.memory_every, max_bytes=max_memory_bytes, keep_replaced=config.keep_replaced)
-        self._cache: FrameCache[_Seen] = FrameCache(2)
+        self._cache = FrameCache() if features is None else features
         self._ids: tuple[int, ...] = ()
         self._hw: tuple[int, int] | None = None
         self._predicted: _Predicted | None = None
@@ -151,7 +143,7 @@ class MivosPropagator:
         if corrected is None:
             message = f"frame {change.frame_index} is not remembered with a given mask; remember it before its change is carried on"
             raise InputError(message)
-        picture = self._seen(frame).picture
+        picture = self._picture(frame)
         canvas = tuple(side * STRIDE for side in picture.entry.shape[2:])
         border = border_to_multiple(frame.hw, STRIDE)
         maps = change.maps.to(self._device)
@@ -192,7 +184,7 @@ class MivosPropagator:
 
     def _alone(self, frame: Frame) -> Float[Tensor, "n h w"]:
         """The probability of each object by itself, with the border."""
-        picture = self._seen(frame).picture
+        picture = self._picture(frame)
         height, width = (side * STRIDE for side in picture.entry.shape[2:])
         probs = [picture.key.new_zeros((0, height, width))]
         for batch in self._batches(len(self._ids), frame.hw):
@@ -210,18 +202,8 @@ class MivosPropagator:
         at_once = max(1, self._config.pixels_at_once // (hw[0] * hw[1]))
         return [slice(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
-    def _seen(self, frame: Frame) -> _Seen:
-        """What is to know of a frame; a frame that has the same number but other pixels is seen afresh."""
-        seen = self._cache.get(frame.index, lambda: self._see(frame))
-        if seen.image is not frame.image and not torch.equal(seen.image, frame.image):
-            self._cache = FrameCache(self._cache.capacity)
-            seen = self._cache.get(frame.index, lambda: self._see(frame))
-        fitting = self._config.cache_bytes // seen.picture.num_bytes
-        self._cache.capacity = max(2, fitting)
-        return seen
-
-    def _see(self, frame: Frame) -> _Seen:
-        return _Seen(frame.image, self._network.see(self._image(frame, border_to_multiple(frame.hw, STRIDE))))
+    def _picture(self, frame: Frame) -> Picture:
+        return self._cache.get(frame, lambda: self._network.see(self._image(frame, border_to_multiple(frame.hw, STRIDE))))
 
     def _image(self, frame: Frame, border: Border) -> Float[Tensor, "1 3 h w"]:
         image = border.add(imagenet_normalised(frame.image.to(self._device)))

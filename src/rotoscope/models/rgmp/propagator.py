@@ -12,7 +12,7 @@ from rotoscope.models.rgmp.config import RgmpConfig
 from rotoscope.models.rgmp.network import STRIDE, RgmpNetwork
 from rotoscope.ops.aggregate import aggregate
 from rotoscope.ops.sizing import Border, border_to_multiple, resize_linear, scaled_size
-from rotoscope.types import Frame, Masks
+from rotoscope.types import FeatureStore, Frame, Masks
 
 _MERGED = 0
 """The id under which the merged foreground is remembered; objects count from 1."""
@@ -45,8 +45,12 @@ class RgmpTracker:
         self.network = network
         self.config = config
 
-    def start(self, *, max_memory_bytes: int | None = None) -> "RgmpPropagator":
-        """A new pass. What it remembers grows with the objects alone; `max_memory_bytes` refuses more of them than fit."""
+    def start(self, *, max_memory_bytes: int | None = None, features: FeatureStore | None = None) -> "RgmpPropagator":
+        """A new pass. What it remembers grows with the objects alone; `max_memory_bytes` refuses more of them than fit.
+
+        Of a frame alone nothing is computed that `features` could keep: the encoder sees the masks too.
+        """
+        del features
         return RgmpPropagator(self.network, self.config, max_memory_bytes=max_memory_bytes)
 
 
