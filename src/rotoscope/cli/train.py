@@ -75,7 +75,7 @@ def _work(steps: "Generator[Progress, None, None]", recipe: "Recipe", *, speaks:
 
 def _report(spec: "RecipeSpec", task: "Task", folder: Path, *, as_json: bool) -> None:
     """Write the weights, and say where they are."""
-    from rotoscope.models.registry import spec_of as model_spec_of
+    from rotoscope.models.registry import list_models
     from rotoscope.training.state import export_weights, load_state, trained_weights
     from rotoscope.training.task import Noted
 
@@ -88,7 +88,8 @@ def _report(spec: "RecipeSpec", task: "Task", folder: Path, *, as_json: bool) ->
         typer.echo(json.dumps({"weights": str(path), "model": spec.trains, "steps": state.step}))
     else:
         typer.echo(f"{state.step} steps are done; the weights are in {path}")
-        use = "detect IMAGE_OR_VIDEO" if model_spec_of(spec.trains).task == "detect" else "track VIDEO --mask MASK"
+        finds = spec.trains in {row.name for row in list_models("detect")}
+        use = "detect IMAGE_OR_VIDEO" if finds else "track VIDEO --mask MASK"
         typer.echo(f"try them: rotoscope {use} --model {spec.trains} --weights {path} -o OUT")
 
 
