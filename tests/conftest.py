@@ -16,7 +16,7 @@ _hook = jaxtyping.install_import_hook(_CHECKED, "beartype.beartype")
 
 import torch  # noqa: E402 - after the hook, like everything that imports rotoscope
 
-pytest_plugins = ["clip_fixtures", "detect_fixtures"]
+pytest_plugins = ["clip_fixtures", "correct_fixtures", "detect_fixtures"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -63,7 +63,10 @@ def writing_atomically(path: Path) -> Iterator[TextIO]:
 def output_error(path: Path, error: OSError) -> OutputError:
     """What to tell the user when a file could not be written."""
     if error.errno == errno.ENOSPC:
-        return OutputError(f"the disk is full: {path} could not be written; what was written before is valid. Free some space and use --resume")
+        return OutputError(
+            f"the disk is full: {path} could not be written; what was written before is valid. "
+            "Free some space and go on, with --resume where there is one"
+        )
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return OutputError(f"{path} is not writable; choose another output folder with -o")
+        return OutputError(f"{path} is not writable; check its permissions, or choose another folder")
     return OutputError(f"{path} could not be written: {error.strerror or error}")

@@ -13,7 +13,7 @@ def run(*arguments: str) -> int:
     return cli.main(list(arguments))
 
 
-@pytest.mark.parametrize("command", ["track", "detect", "train", "evaluate", "weights", "doctor"])
+@pytest.mark.parametrize("command", ["track", "correct", "detect", "train", "evaluate", "weights", "doctor"])
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert run("--help") == 0
     assert command in capsys.readouterr().out
@@ -29,6 +29,7 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ["--help"],
         ["track", "--help"],
+        ["correct", "--help"],
         ["detect", "--help"],
         ["train", "--help"],
         ["evaluate", "davis", "--help"],

@@ -57,6 +57,61 @@ def test_strokes_on_a_frame_count_together_until_they_are_accepted() -> None:
             session.accept(5)
 
 
+def test_clicks_take_the_place_of_earlier_ones_unless_asked_otherwise() -> None:
+    with open_session() as session:
+        first = session.add_points(0, 1, [[8, 8]])
+        assert pixels(session.add_points(0, 1, [[30, 8], [20, 16]], clear_old_points=False), 1) == 3 * 49
+        replaced = session.add_points(0, 1, [[30, 8]])
+        assert (int(replaced.labels()[8, 30]), int(replaced.labels()[8, 8])) == (1, 0)
+        assert pixels(replaced, 1) == 49
+        assert pixels(session.add_points(0, 1, [[30, 8], [36, 8]], [0, 1]), 1) < 49  # the cleared click on 30,8 is not contradicted
+        for _ in range(3):
+            session.undo()
+        assert torch.equal(session.masks(0).probs, first.probs)
+        assert pixels(session.add_points(0, 1, [[30, 8]], clear_old_points=False), 1) == 2 * 49  # undo brought the first click back
+
+
+def test_clearing_clicks_leaves_boxes_lines_other_objects_and_other_frames_alone() -> None:
+    with open_session() as session:
+        session.add_box(0, 1, [3, 3, 9, 8])
+        session.add_scribble(0, 1, [[12, 18]])
+        session.add_points(0, 2, [[24, 8]])
+        session.add_points(1, 1, [[8, 8]])
+        session.add_points(0, 1, [[34, 8]])
+        masks = session.add_points(0, 1, [[34, 18]])
+        assert [int(masks.labels()[y, x]) for x, y in ((4, 4), (12, 18), (24, 8), (34, 8), (34, 18))] == [1, 1, 2, 0, 1]
+        assert pixels(session.add_points(1, 1, [[30, 8]], clear_old_points=False), 1) == 2 * 49
+
+
+def test_what_was_accepted_or_carried_on_is_not_cleared() -> None:
+    with open_session() as session:
+        session.add_points(0, 1, [[8, 8]])
+        session.accept(0)
+        assert pixels(session.add_points(0, 1, [[30, 8]]), 1) == 2 * 49
+        run(session)
+        assert pixels(session.add_points(0, 1, [[20, 18]]), 1) == 3 * 49
+
+
+def test_a_negative_click_alone_says_that_the_others_were_cleared() -> None:
+    with open_session() as session:
+        session.add_points(0, 1, [[8, 8]])
+        before = picture_of(session)
+        with pytest.raises(InputError, match=r"only negative strokes .*clear_old_points=False"):
+            session.add_points(0, 1, [[9, 9]], [0])
+        assert picture_of(session) == before
+
+
+def test_a_cleared_click_stays_cleared_when_the_project_is_opened_again(tmp_path: Path) -> None:
+    with open_session(project=tmp_path / "p") as session:
+        session.add_points(0, 1, [[8, 8]])
+        session.add_points(0, 1, [[30, 8]])
+        before = picture_of(session)
+    with open_session(project=tmp_path / "p") as session:
+        assert picture_of(session) == before
+        masks = session.add_points(0, 1, [[20, 18]], clear_old_points=False)
+        assert [int(masks.labels()[y, x]) for x, y in ((8, 8), (30, 8), (20, 18))] == [0, 1, 1]
+
+
 def test_several_objects_may_be_drawn_in_one_step() -> None:
     with open_session() as session:
         lines = [Scribble(0, one, torch.tensor([[10.0 * one, 9.0]])) for one in (1, 2, 3)]
@@ -274,7 +329,7 @@ def test_nothing_changes_outside_a_region() -> None:
         after = session.add_points(0, 1, [[30, 12]], region=(20, 0, 40, 24))
         assert torch.equal(before.probs[:, :, :20], after.probs[:, :, :20])
         assert pixels(after, 1) > pixels(before, 1)
-        again = session.add_points(0, 1, [[34, 16]], region=(20, 0, 40, 24))
+        again = session.add_points(0, 1, [[34, 16]], region=(20, 0, 40, 24), clear_old_points=False)
         assert pixels(again, 1) > pixels(after, 1)  # the same region: they count together
         whole = session.interact(Painted(0, 1, torch.zeros(HW, dtype=torch.bool)), region=(0, 0, 20, 24))
         assert pixels(whole, 1) == pixels(again, 1) - pixels(before, 1)

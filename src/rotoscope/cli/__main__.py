@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rotoscope._version import __version__
-from rotoscope.cli import detect, doctor, evaluate, track, train, weights
+from rotoscope.cli import correct, detect, doctor, evaluate, track, train, weights
+from rotoscope.cli.corrections import CorrectCommand
 from rotoscope.cli.marks import OrderedCommand
 from rotoscope.errors import PropagationError, RotoscopeError, TrainingError
 
@@ -19,6 +20,7 @@ OK, INTERNAL, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(name="rotoscope", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("track", cls=OrderedCommand)(track.track)
+app.command("correct", cls=CorrectCommand)(correct.correct)
 app.command("detect")(detect.detect)
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="evaluate")

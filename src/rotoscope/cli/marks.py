@@ -1,7 +1,7 @@
 """What a person marks on the command line: --click, --box and --scribbles, of the objects and on the frames that --object and --frame name."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,11 +10,10 @@ from typer.core import TyperCommand
 from rotoscope.errors import InputError
 
 if TYPE_CHECKING:
-    from rotoscope.types import Interaction
+    from rotoscope.types import Box, Clicks, Interaction
 
 ARGUMENTS = "rotoscope.arguments"
 """Where a command keeps its arguments in their order, in the `meta` of its context."""
-_SETTINGS = ("--object", "--frame")
 _MARKS = ("--click", "--box", "--scribbles")
 
 
@@ -51,18 +50,32 @@ def marks_in(arguments: Sequence[str]) -> list[Mark]:
     Raises:
         InputError: an object or a frame that is no number, or out of range.
     """
-    pairs = _pairs(arguments)
-    last_mark = max((place for place, (option, _) in enumerate(pairs) if option in _MARKS), default=-1)
+    held = held_settings(arguments, _MARKS, {"--object": "1", "--frame": "0"})
+    return [Mark(one, text, whole("--object", now["--object"], least=1), whole("--frame", now["--frame"], least=0)) for one, text, now in held]
+
+
+def held_settings(arguments: Sequence[str], marks: Collection[str], defaults: Mapping[str, str]) -> list[tuple[str, str, dict[str, str]]]:
+    """The marks among the arguments, in their order, each with its text and what the settings are for it.
+
+    A setting holds for the marks after it; one that is given once, behind all marks, holds for all.
+
+    Args:
+        arguments: of the command, as typed.
+        marks: the options that are marks.
+        defaults: the options that are settings, with what holds where they are not given.
+    """
+    pairs = _pairs(arguments, {*marks, *defaults})
+    last_mark = max((place for place, (option, _) in enumerate(pairs) if option in marks), default=-1)
     behind = {option: text for place, (option, text) in enumerate(pairs) if place > last_mark}
-    once = {option for option in _SETTINGS if [name for name, _ in pairs].count(option) == 1}
-    now = {option: behind[option] if option in once & behind.keys() else default for option, default in zip(_SETTINGS, ("1", "0"), strict=True)}
-    marks = []
+    once = {option for option in defaults if [name for name, _ in pairs].count(option) == 1}
+    now = {option: behind[option] if option in once & behind.keys() else default for option, default in defaults.items()}
+    found = []
     for option, text in pairs:
-        if option in _SETTINGS:
+        if option in defaults:
             now[option] = text
         else:
-            marks.append(Mark(option, text, _whole("--object", now["--object"], least=1), _whole("--frame", now["--frame"], least=0)))
-    return marks
+            found.append((option, text, dict(now)))
+    return found
 
 
 def interactions_of(marks: Sequence[Mark], video: str | int) -> "tuple[Interaction, ...]":
@@ -76,58 +89,79 @@ def interactions_of(marks: Sequence[Mark], video: str | int) -> "tuple[Interacti
         if mark.option == "--scribbles":
             found += _scribbles(mark, video)
         else:
-            found.append(_click(mark) if mark.option == "--click" else _box(mark))
+            found.append(click_of(mark) if mark.option == "--click" else box_of(mark))
     _refuse_contradictions(found)
     return tuple(found)
 
 
-def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(arguments: Sequence[str], options: Collection[str]) -> list[tuple[str, str]]:
     """The options that matter here, with their values; the parser has seen to it that each has one."""
     pairs = []
     for index, argument in enumerate(arguments):
         option, equals, text = argument.partition("=")
-        if option in (*_SETTINGS, *_MARKS):
+        if option in options:
             pairs.append((option, text if equals else arguments[index + 1]))
     return pairs
 
 
-def _whole(option: str, text: str, *, least: int) -> int:
+def whole(option: str, text: str, *, least: int) -> int:
+    """The number that was typed behind an option.
+
+    Raises:
+        InputError: it is no whole number, or less than the least.
+    """
     if not text.strip().isdecimal() or int(text) < least:
         message = f"'{option} {text}': give a whole number from {least} on"
         raise InputError(message)
     return int(text)
 
 
-def _numbers(mark: Mark, counts: tuple[int, ...], form: str) -> list[float]:
+def numbers(option: str, text: str, counts: Collection[int], form: str) -> list[float]:
+    """The numbers that were typed behind an option, with commas between them.
+
+    Raises:
+        InputError: something else, not as many as one of the counts, or not finite; the message gives the form.
+    """
     try:
-        numbers = [float(part) for part in mark.text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
-        numbers = []
-    if len(numbers) not in counts or not all(map(math.isfinite, numbers)):
-        message = f"'{mark.option} {mark.text}': write {form}"
+        found = []
+    if len(found) not in counts or not all(map(math.isfinite, found)):
+        message = f"'{option} {text}': write {form}"
         raise InputError(message)
-    return numbers
+    return found
 
 
-def _click(mark: Mark) -> "Interaction":
+def click_of(mark: Mark) -> "Clicks":
+    """A --click as an interaction.
+
+    Raises:
+        InputError: it is not of its form.
+    """
     import torch
 
     from rotoscope.types import Clicks
 
     form = "x,y or x,y,1 for a pixel of the object, and x,y,0 for one that is not"
-    x, y, *sign = _numbers(mark, (2, 3), form)
+    x, y, *sign = numbers(mark.option, mark.text, (2, 3), form)
     if sign not in ([], [0], [1]):
         message = f"'{mark.option} {mark.text}': write {form}"
         raise InputError(message)
     return Clicks(mark.frame_index, mark.object_id, torch.tensor([[x, y]]), torch.tensor([sign != [0]]))
 
 
-def _box(mark: Mark) -> "Interaction":
+def box_of(mark: Mark) -> "Box":
+    """A --box as an interaction.
+
+    Raises:
+        InputError: it is not of its form, or empty.
+    """
     import torch
 
     from rotoscope.types import Box
 
-    return Box(mark.frame_index, mark.object_id, torch.tensor(_numbers(mark, (4,), "x0,y0,x1,y1, the left, upper, right and lower edge")))
+    form = "x0,y0,x1,y1, the left, upper, right and lower edge"
+    return Box(mark.frame_index, mark.object_id, torch.tensor(numbers(mark.option, mark.text, (4,), form)))
 
 
 def _scribbles(mark: Mark, video: str | int) -> "list[Interaction]":

@@ -13,14 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from rotoscope._files import write_atomically
-from rotoscope.errors import OutputError
+from rotoscope.errors import InputError, OutputError
 from rotoscope.jobs.locked import Existing, LockedFolder, RecordLines
-from rotoscope.types import Frame
+from rotoscope.jobs.track import TrackResult
+from rotoscope.types import Frame, Masks
+from rotoscope.video.masks import read_stored_labels
 from rotoscope.video.write import prepare_folder
 
 
@@ -38,6 +42,13 @@ class FrameRecord:
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """The record whose `asdict` went through JSON."""
         return cls(**{**fields, "objects": {int(object_id): measures for object_id, measures in fields["objects"].items()}})
+
+
+def record_of(result: TrackResult, file: str) -> FrameRecord:
+    """What the summary says of a result whose labels are in a file."""
+    counts = np.bincount(result.labels.ravel(), minlength=1 + max(result.object_ids, default=0))
+    objects = {object_id: {"area_pixels": int(counts[object_id]), "confidence": round(score, 4)} for object_id, score in result.scores.items()}
+    return FrameRecord(result.frame_index, result.time_seconds, file, result.given, objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +158,57 @@ class RunFolder:
     def overlay_path(self, codec: str) -> Path:
         """Where the overlay video goes."""
         return self.root / ("overlay.mp4" if codec == "h264" else "overlay.webm")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What a run left in its folder.
+
+    Attributes:
+        video: as it was named when the run was started.
+        hw: height and width of its frames.
+        records: by frame, ascending.
+        masks: the folder of the files that the records name.
+    """
+
+    video: str
+    hw: tuple[int, int]
+    records: tuple[FrameRecord, ...]
+    masks: Path
+
+    def masks_of(self, record: FrameRecord) -> Masks:
+        """The masks of a frame, over the objects known there.
+
+        Raises:
+            MaskError: the file is missing or damaged.
+        """
+        labels = torch.from_numpy(read_stored_labels(self.masks / record.file))
+        present = [object_id for object_id in torch.unique(labels).tolist() if object_id != 0]
+        return Masks.from_labels(labels, sorted({*record.objects, *present}))
+
+
+def read_finished(root: Path) -> FinishedRun:
+    """What is in the folder of a run that came to its end.
+
+    Raises:
+        InputError: there is no run, it did not come to its end, or files of it are missing.
+    """
+    path = root / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        records = tuple(FrameRecord.from_json(record) for record in summary["frames"])
+        video, hw = str(summary["video"]), (int(summary["height"]), int(summary["width"]))
+        is_complete = bool(summary["complete"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is no summary: {error!r}"
+        message = f"{root} holds no finished run ({path.name}: {reason}); give the folder that `rotoscope track` wrote with -o"
+        raise InputError(message) from error
+    if not is_complete or not records:
+        message = f"the run in {root} did not come to its end; go on with it first, by `rotoscope track` with --resume"
+        raise InputError(message)
+    folders = [folder for folder in sorted((root / "masks").glob("*")) if all((folder / record.file).is_file() for record in records)]
+    if not folders:
+        message = f"{root / 'masks'} lacks masks that {path.name} names; give a folder as `rotoscope track` wrote it"
+        raise InputError(message)
+    named = [folder for folder in folders if folder.name == Path(video).stem]
+    return FinishedRun(video, hw, records, (named or folders)[0])

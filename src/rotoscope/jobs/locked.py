@@ -19,6 +19,11 @@ Existing = Literal["refuse", "resume", "overwrite"]
 """What to do when the output folder holds a run."""
 
 
+def plan_path(root: Path) -> Path:
+    """Where a run says what it does; a folder without it holds no run."""
+    return root / ".rotoscope" / "plan.json"
+
+
 class LockedFolder:
     """An output folder that one run at a time writes to.
 
@@ -38,7 +43,7 @@ class LockedFolder:
         self.private = root / ".rotoscope"
         prepare_folder(root)
         prepare_folder(self.private)
-        self._plan = self.private / "plan.json"
+        self._plan = plan_path(root)
         self._lock = filelock.FileLock(self.private / "lock", timeout=0)
         try:
             self._lock.acquire()

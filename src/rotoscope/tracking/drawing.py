@@ -1,6 +1,6 @@
 """Steps on one frame: what a person draws, paints or erases becomes masks, and the masks a step of the project."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from rotoscope.errors import InputError
 from rotoscope.tracking.edits import Region, Stroke, Strokes, check_strokes, checked_region, from_json, make_masks, paint, to_json
 from rotoscope.tracking.history import object_json
 from rotoscope.tracking.project import Project
-from rotoscope.types import Frame, MaskMaker, Masks, Painted
+from rotoscope.types import Clicks, Frame, MaskMaker, Masks, Painted
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Drawing:
     frames: Sequence[Frame]
     maker: MaskMaker | None
 
-    def stroke(self, frame_index: int, strokes: Sequence[Stroke], region: Sequence[int | float] | None) -> Masks:
-        """The masks of a frame after strokes that count together with those before them."""
+    def stroke(self, frame_index: int, strokes: Sequence[Stroke], region: Sequence[int | float] | None, *, clear_old_points: bool = False) -> Masks:
+        """The masks of a frame after strokes that count together with those before them, or without the earlier clicks on the same objects."""
         if self.maker is None:
             message = "strokes need a model that makes masks of them; open the session with a mask_maker, or paint masks"
             raise InputError(message)
@@ -35,10 +35,11 @@ class Drawing:
             frame = self._frame(frame_index)
             place = None if region is None else checked_region(region, frame.hw)
             base_key, earlier = self._draft(frame_index, place)
-            together = Strokes((*earlier, *strokes), place)
+            kept = _without_clicks(earlier, {stroke.object_id for stroke in strokes}) if clear_old_points else earlier
+            together = Strokes((*kept, *strokes), place)
             base = self.project.masks_of(base_key) or nothing(frame.hw)
             self._check_objects(together.object_ids)
-            check_strokes(together, base, frame.hw)
+            _check(together, base, were_cleared=len(kept) < len(earlier))
             masks = make_masks(self.maker, frame, together, base)
             touched = list(dict.fromkeys(stroke.object_id for stroke in strokes))
             return self._record(frame_index, masks, touched, (base_key, together))
@@ -110,6 +111,21 @@ class Drawing:
 def nothing(hw: tuple[int, int]) -> Masks:
     """Masks without objects."""
     return Masks(torch.ones((1, *hw)), ())
+
+
+def _check(strokes: Strokes, base: Masks, *, were_cleared: bool) -> None:
+    try:
+        check_strokes(strokes, base, base.hw)
+    except InputError as error:
+        if not were_cleared:
+            raise
+        message = f"{error} (the clicks before were cleared: give all of them again, or say clear_old_points=False)"
+        raise InputError(message) from error
+
+
+def _without_clicks(strokes: Sequence[Stroke], object_ids: Collection[int]) -> tuple[Stroke, ...]:
+    """The strokes but for clicks on or off some objects."""
+    return tuple(stroke for stroke in strokes if not (isinstance(stroke, Clicks) and stroke.object_id in object_ids))
 
 
 def _within(region: Region, before: Masks, after: Masks) -> Masks:

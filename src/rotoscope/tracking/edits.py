@@ -19,6 +19,9 @@ Stroke = Clicks | Scribble | Box
 Region = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels: columns x0 up to but without x1."""
 
+Points = Sequence[Sequence[int | float]] | Tensor
+"""Places (x, y) in pixels of the original frame."""
+
 RIM_PIXELS = 3
 """How much of a region's edge is left as it was (MiVOS's rule): models err at the edges of what they see."""
 
@@ -43,17 +46,40 @@ class Strokes:
         return tuple(dict.fromkeys(stroke.object_id for stroke in self.interactions))
 
 
+def places_of(points: Points) -> Float[Tensor, "n 2"]:
+    """The points as a tensor.
+
+    Raises:
+        InputError: these are not pairs of numbers.
+    """
+    try:
+        places = torch.as_tensor(points, dtype=torch.float32)
+        return places.reshape(-1, 2) if places.ndim == 1 else places.reshape(len(places), 2)
+    except (ValueError, TypeError, RuntimeError) as error:
+        message = f"points are pairs of numbers (x, y); got {points!r}"
+        raise InputError(message) from error
+
+
+def signs_of(labels: Sequence[int] | Tensor, count: int) -> Bool[Tensor, "n"]:
+    """Whether each of so many clicks is on the object, from labels that are 1 for that and 0 otherwise.
+
+    Raises:
+        InputError: their number differs from that of the clicks, or one is neither 0 nor 1.
+    """
+    values = torch.as_tensor(labels).reshape(-1)
+    if len(values) != count or not bool(((values == 0) | (values == 1)).all()):
+        message = f"labels {values.tolist()} for {count} points; give one for each: 1 on the object, 0 off it"
+        raise InputError(message)
+    return values.bool()
+
+
 def check_strokes(strokes: Strokes, base: Masks, hw: tuple[int, int]) -> None:
     """Refuse what no model could make sense of.
 
     Raises:
-        InputError: a point outside the frame or the region, a box or line wholly outside, clicks that contradict each other, or only negative
-            strokes for an object that has no pixels.
+        InputError: what `check_places` says, or only negative strokes for an object that has no pixels.
     """
-    limits = strokes.region or (0, 0, hw[1], hw[0])
-    for stroke in strokes.interactions:
-        _check_place(stroke, limits)
-    _check_contradictions([stroke for stroke in strokes.interactions if isinstance(stroke, Clicks)])
+    check_places(strokes, hw)
     labels = base.labels()
     for object_id in strokes.object_ids:
         own = [stroke for stroke in strokes.interactions if stroke.object_id == object_id]
@@ -63,6 +89,18 @@ def check_strokes(strokes: Strokes, base: Masks, hw: tuple[int, int]) -> None:
                 "say first where it is, with a positive click, a line or a box"
             )
             raise InputError(message)
+
+
+def check_places(strokes: Strokes, hw: tuple[int, int]) -> None:
+    """Refuse strokes that make no sense whatever the masks are.
+
+    Raises:
+        InputError: a point outside the frame or the region, a box or line wholly outside, or clicks that contradict each other.
+    """
+    limits = strokes.region or (0, 0, hw[1], hw[0])
+    for stroke in strokes.interactions:
+        _check_place(stroke, limits)
+    _check_contradictions([stroke for stroke in strokes.interactions if isinstance(stroke, Clicks)])
 
 
 def make_masks(maker: MaskMaker, frame: Frame, strokes: Strokes, base: Masks) -> Masks:

@@ -4,7 +4,7 @@ What a person gives is never altered by anything but that person. Every step is 
 is the same after undo as before, bit for bit.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from rotoscope.errors import InputError
+from rotoscope.tracking.adopting import adopt
 from rotoscope.tracking.carrying import Carrying, PropagationStep
 from rotoscope.tracking.drawing import Drawing, nothing
-from rotoscope.tracking.edits import add_pixels, brush_pixels, erase_pixels
+from rotoscope.tracking.edits import Points, add_pixels, brush_pixels, erase_pixels, places_of, signs_of
 from rotoscope.tracking.history import ObjectInfo, State, checked_colour, object_json
 from rotoscope.tracking.passes import PassSource
 from rotoscope.tracking.project import Project
@@ -24,9 +25,6 @@ from rotoscope.tracking.suggest import MaskFacts, facts_of, suggest
 from rotoscope.types import Box, Clicks, Frame, Fuser, Interaction, MaskMaker, Masks, Painted, Scribble, Tracker
 
 __all__ = ["Budget", "InteractiveSession", "ObjectInfo", "PropagationStep"]
-
-Points = Sequence[Sequence[int | float]] | Tensor
-"""Places (x, y) in pixels of the original frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +228,17 @@ class InteractiveSession:
         points: Points,
         labels: Sequence[int] | Tensor | None = None,
         *,
+        clear_old_points: bool = True,
         region: Sequence[int | float] | None = None,
     ) -> Masks:
-        """Masks of the frame after clicks at `points` (x, y), in pixels; `labels` are 1 on the object and 0 off it, by default all 1."""
-        places = _places(points)
-        signs = torch.ones(len(places), dtype=torch.bool) if labels is None else _checked_labels(labels, len(places))
-        return self.interact(Clicks(frame_index, object_id, places, signs), region=region)
+        """Masks of the frame after clicks at `points` (x, y), in pixels; `labels` are 1 on the object and 0 off it, by default all 1.
+
+        As in SAM 2 they take the place of the clicks that still counted for this object on this frame; without `clear_old_points` they count
+        together with those. Boxes and lines, and what was done to other objects, count on either way, which SAM 2 does not do for a box.
+        """
+        places = places_of(points)
+        signs = torch.ones(len(places), dtype=torch.bool) if labels is None else signs_of(labels, len(places))
+        return self._drawing.stroke(frame_index, [Clicks(frame_index, object_id, places, signs)], region, clear_old_points=clear_old_points)
 
     def add_box(
         self, frame_index: int, object_id: int, xyxy: Sequence[int | float] | Tensor, *, region: Sequence[int | float] | None = None
@@ -249,7 +252,7 @@ class InteractiveSession:
 
     def add_scribble(self, frame_index: int, object_id: int, path: Points, *, positive: bool = True, width_pixels: float = 3.0) -> Masks:
         """Masks of the frame after a line through the object or, with `positive` False, through what it is not. One point is a dot."""
-        return self.interact(Scribble(frame_index, object_id, _places(path), positive, width_pixels))
+        return self.interact(Scribble(frame_index, object_id, places_of(path), positive, width_pixels))
 
     def add_mask(self, frame_index: int, object_id: int, mask: Tensor) -> Masks:
         """Masks of the frame after the object got exactly these pixels; an empty mask says that it is not in sight."""
@@ -257,7 +260,7 @@ class InteractiveSession:
 
     def add_brush(self, frame_index: int, object_id: int, path: Points, *, radius_pixels: float = 8.0) -> Masks:
         """Masks of the frame after a round brush added to the object what it passed over."""
-        where = brush_pixels(_places(path), radius_pixels, self._hw)
+        where = brush_pixels(places_of(path), radius_pixels, self._hw)
         return self._drawing.change(frame_index, [object_id], lambda masks: add_pixels(masks, object_id, where))
 
     def erase(
@@ -269,7 +272,7 @@ class InteractiveSession:
         radius_pixels: float = 8.0,
     ) -> Masks:
         """Masks of the frame after a round rubber took from the object, or from all objects, what it passed over. Over nothing it changes nothing."""
-        where = brush_pixels(_places(path), radius_pixels, self._hw)
+        where = brush_pixels(places_of(path), radius_pixels, self._hw)
         with self._project.lock:
             masks = self.masks(frame_index)
             ids = masks.object_ids if object_id is None else (self._state.object(object_id).object_id,)
@@ -344,6 +347,11 @@ class InteractiveSession:
         """
         return self._carrying.start(frame_indices)
 
+    def adopt(self, given: Mapping[int, Masks], results: Iterable[tuple[int, Masks]]) -> Generator[int]:
+        """Start from masks that were made elsewhere, such as those of `rotoscope track`: see `rotoscope.tracking.adopting.adopt`."""
+        with self._project.lock:
+            return adopt(self._drawing, given, results)
+
     def suggest_frames(self, count: int) -> list[int]:
         """The frames that are most worth a look, at most `count`, the best first; given frames are none of them.
 
@@ -368,30 +376,3 @@ class InteractiveSession:
             assert masks is not None, "a key leads to masks"
             self._facts[name] = facts_of(masks)
         return self._facts[name]
-
-
-def _places(points: Points) -> Tensor:
-    """The points as a tensor `[n, 2]`.
-
-    Raises:
-        InputError: these are not pairs of numbers.
-    """
-    try:
-        places = torch.as_tensor(points, dtype=torch.float32)
-        return places.reshape(-1, 2) if places.ndim == 1 else places.reshape(len(places), 2)
-    except (ValueError, TypeError, RuntimeError) as error:
-        message = f"points are pairs of numbers (x, y); got {points!r}"
-        raise InputError(message) from error
-
-
-def _checked_labels(labels: Sequence[int] | Tensor, count: int) -> Tensor:
-    """Signs of clicks.
-
-    Raises:
-        InputError: their number differs from that of the points, or one is neither 0 nor 1.
-    """
-    values = torch.as_tensor(labels).reshape(-1)
-    if len(values) != count or not bool(((values == 0) | (values == 1)).all()):
-        message = f"labels {values.tolist()} for {count} points; give one for each: 1 on the object, 0 off it"
-        raise InputError(message)
-    return values.bool()

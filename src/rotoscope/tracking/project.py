@@ -3,6 +3,7 @@
 PROJECT/lock                  held while a process works on the project
 PROJECT/events.sqlite         what was done, in order; with a copy from when the project was opened last
 PROJECT/masks/ab/ab12....masks  soft masks, see `rotoscope.tracking.soft_masks`
+PROJECT/clip.json             where the clip is, if the command line works on the project: see `rotoscope.jobs.project.folder`
 """
 
 import shutil
@@ -23,8 +24,10 @@ from rotoscope.tracking.history import History, State
 from rotoscope.tracking.soft_masks import SoftMaskStore
 from rotoscope.types import Masks
 
-_LOG_NAME = "events.sqlite"
-_OWN_NAMES = ("lock", "masks", "events.copy.sqlite")  # what may be there when the log is not: after a crash at the start, or if it was lost
+LOG_NAME = "events.sqlite"
+CLIP_NAME = "clip.json"
+_OWN_NAMES = ("lock", "masks", "events.copy.sqlite", CLIP_NAME)
+"""What may be there when the log is not: after a crash at the start, or if it was lost."""
 
 
 class Project:
@@ -53,7 +56,7 @@ class Project:
             if folder is None:
                 undone.callback(shutil.rmtree, self.folder, ignore_errors=True)
             undone.callback(_locked(self.folder).release)
-            self._log = EventLog(self.folder / _LOG_NAME, durable=folder is not None)
+            self._log = EventLog(self.folder / LOG_NAME, durable=folder is not None)
             undone.callback(self._log.close)
             self.store = SoftMaskStore(self.folder / "masks", max_bytes=max_mask_bytes, durable=folder is not None)
             self._history = self._replayed()
@@ -179,7 +182,7 @@ def _locked(folder: Path) -> filelock.BaseFileLock:
     lock = filelock.FileLock(folder / "lock", timeout=0, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        strangers = not (folder / _LOG_NAME).exists() and any(path.name not in _OWN_NAMES for path in folder.iterdir())
+        strangers = not (folder / LOG_NAME).exists() and any(path.name not in _OWN_NAMES for path in folder.iterdir())
         if not strangers:
             lock.acquire()
     except filelock.Timeout as error:
