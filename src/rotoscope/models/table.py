@@ -220,8 +220,9 @@ _YOLACT_ROWS = (
         module="yolact",
         summary="YOLACT's design on EfficientNet-Lite0, light and small: people, and any other object",
         paper="Bolya et al., ICCV 2019 (design); Tan and Le, ICML 2019 (encoder)",
-        origin="your own training: `rotoscope train yolact-lite --data IMAGES`",
-        licence="that of the images it is trained on",
+        origin="trained by this project, in the package",
+        licence="research use: the terms of the training images, see the model card",
+        shipped=True,
     ),
 )
 
