@@ -12,6 +12,7 @@ import pytest
 
 import rotoscope
 import rotoscope.jobs.detect
+import rotoscope.jobs.discover
 import rotoscope.jobs.track
 import rotoscope.models.registry
 import rotoscope.video.read
@@ -46,7 +47,9 @@ def test_every_module_can_be_imported_and_has_a_docstring() -> None:
     assert [name for name in names if not importlib.import_module(name).__doc__] == []
 
 
-@pytest.mark.parametrize("module", [rotoscope, rotoscope.jobs.detect, rotoscope.jobs.track, rotoscope.video.read, rotoscope.models.registry])
+@pytest.mark.parametrize(
+    "module", [rotoscope, rotoscope.jobs.detect, rotoscope.jobs.discover, rotoscope.jobs.track, rotoscope.video.read, rotoscope.models.registry]
+)
 def test_the_examples_of_the_docstrings_run(module) -> None:
     results = doctest.testmod(module, verbose=False)
     assert results.attempted > 0

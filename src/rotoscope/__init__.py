@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         VideoError,
     )
     from rotoscope.jobs.detect import DetectResult, detect
+    from rotoscope.jobs.discover import discover
     from rotoscope.jobs.track import TrackResult, track
     from rotoscope.models.registry import list_models, load, load_detector
+    from rotoscope.tracking.discover import Discovered
     from rotoscope.tracking.interactive import InteractiveSession
     from rotoscope.tracking.propagate import propagate
     from rotoscope.types import Detections, Frame, Masks, Propagator, Tracker
@@ -50,8 +52,10 @@ _HOMES = {
         "VideoError",
     ),
     "rotoscope.jobs.detect": ("DetectResult", "detect"),
+    "rotoscope.jobs.discover": ("discover",),
     "rotoscope.jobs.track": ("TrackResult", "track"),
     "rotoscope.models.registry": ("list_models", "load", "load_detector"),
+    "rotoscope.tracking.discover": ("Discovered",),
     "rotoscope.tracking.interactive": ("InteractiveSession",),
     "rotoscope.tracking.propagate": ("propagate",),
     "rotoscope.types": ("Detections", "Frame", "Masks", "Propagator", "Tracker"),
@@ -65,6 +69,7 @@ __all__ = [
     "CheckpointError",
     "DetectResult",
     "Detections",
+    "Discovered",
     "Frame",
     "InputError",
     "InteractiveSession",
@@ -82,6 +87,7 @@ __all__ = [
     "VideoError",
     "__version__",
     "detect",
+    "discover",
     "list_models",
     "load",
     "load_detector",

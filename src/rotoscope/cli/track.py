@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from rotoscope.cli.marks import ARGUMENTS, interactions_of, marks_in
+from rotoscope.cli.options import takes
 from rotoscope.cli.progress import progress_bar, stop_on_interrupt
+from rotoscope.cli.track_options import TrackOptions, search_in
 from rotoscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,79 +21,57 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def track(
-    video: Annotated[str, typer.Argument(help="A video file, a folder of images, a stream URL, or a camera number.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")],
-    context: typer.Context,
-    *,
-    mask: Annotated[
-        list[str] | None, typer.Option("--mask", help="The first frame's mask; FRAME=FILE for another frame; a folder of masks. Repeatable.")
-    ] = None,
-    click: Annotated[list[str] | None, typer.Option("--click", help="x,y is on the object; x,y,0 is off it. In pixels; repeatable.")] = None,
-    box: Annotated[list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 around the object, in pixels. Repeatable.")] = None,
-    scribbles: Annotated[
-        list[str] | None, typer.Option("--scribbles", help="Lines on objects: a JSON file of DAVIS interactive. Repeatable.")
-    ] = None,
-    object_id: Annotated[
-        list[str] | None, typer.Option("--object", help="Which object the clicks and boxes after it are for; 1 unless stated.")
-    ] = None,
-    frame: Annotated[list[str] | None, typer.Option("--frame", help="Which frame they are on; 0 unless stated.")] = None,
-    interaction_model: Annotated[str, typer.Option(help="The model that makes masks of clicks, boxes and lines.")] = "s2m-lite",
-    interaction_weights: Annotated[Path | None, typer.Option(help="Its weights file; by default what ships or was imported.")] = None,
-    model: Annotated[str, typer.Option(help="A model of `rotoscope weights list`.")] = "default",
-    weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic of AOT and DeAOT.")] = "float32",
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile AOT and DeAOT: faster after a minute's start.")] = False,
-    long_edge: Annotated[int | None, typer.Option(help="Shrink frames until neither side is longer, for AOT and DeAOT.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Sizes at which RGMP sees each frame: 0.5,0.75,1 unless stated; 1 alone is fast.")] = None,
-    direction: Annotated[Literal["both", "forward", "backward"], typer.Option(help="Which frames to cover, from the given ones on.")] = "both",
-    max_frames: Annotated[int | None, typer.Option(help="Only the first so many frames; needed for live streams.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Only the frames START:STOP, STOP not included, such as 100:250.")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="The budget for remembered frames, such as 512MB.")] = None,
-    resize_mask: Annotated[bool, typer.Option("--resize-mask", help="Accept masks of another size than the video.")] = False,
-    overlay: Annotated[Literal["vp9", "h264", "none"], typer.Option(help="The codec of the overlay video.")] = "vp9",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame on stdout, then the summary.")] = False,
-) -> int:
+@takes(TrackOptions)
+def track(options: TrackOptions, context: typer.Context) -> int:
     """Follow objects through a video: OUTPUT gets masks/, overlay.webm and summary.json."""
-    del click, box, scribbles, object_id, frame  # they are read in their order
-    if resume and overwrite:
-        message = "--resume and --overwrite exclude each other"
-        raise InputError(message)
-    from rotoscope.jobs.work import TrackRequest, TrackRun
+    request = request_of(options, context.meta[ARGUMENTS])
+    from rotoscope.jobs.work import TrackRun
 
-    start_frame, stop_frame = parse_frames(frames, max_frames)
-    source = int(video) if video.isdecimal() and not Path(video).exists() else video
-    request = TrackRequest(
-        video=source,
-        masks=parse_masks(mask or [], source),
-        interactions=interactions_of(marks_in(context.meta[ARGUMENTS]), source),
-        interaction_model=interaction_model,
-        interaction_weights=interaction_weights,
-        output=output,
-        model=model,
-        weights=weights,
-        device=device,
-        direction=direction,
-        max_memory_bytes=None if max_memory is None else parse_bytes(max_memory),
-        start_frame=start_frame,
-        stop_frame=stop_frame,
-        resize_masks=resize_mask,
-        overlay=overlay,
-        settings=chosen_settings(precision, long_edge, scales, compiled=compiled),
-        existing="resume" if resume else "overwrite" if overwrite else "refuse",
-    )
     run = TrackRun(request)
-    if not as_json:
+    if not options.as_json:
         for note in run.notes:
             typer.echo(f"note: {note}", err=True)
-    interrupted = _work(run, as_json=as_json)
-    _report(request, as_json=as_json)
+    interrupted = _work(run, as_json=options.as_json)
+    _report(request, as_json=options.as_json)
     if interrupted:
-        typer.echo(f"stopped; what is done is in {output}. Go on with the same command and --resume", err=True)
+        typer.echo(f"stopped; what is done is in {options.output}. Go on with the same command and --resume", err=True)
     return INTERRUPTED if interrupted else 0
+
+
+def request_of(options: TrackOptions, arguments: Sequence[str]) -> "TrackRequest":
+    """What the options ask for; marks are read from the arguments, where they are in their order.
+
+    Raises:
+        InputError: options that exclude each other, or that do not make sense.
+    """
+    if options.resume and options.overwrite:
+        message = "--resume and --overwrite exclude each other"
+        raise InputError(message)
+    from rotoscope.jobs.work import TrackRequest
+
+    start_frame, stop_frame = parse_frames(options.frames, options.max_frames)
+    video = int(options.video) if options.video.isdecimal() and not Path(options.video).exists() else options.video
+    return TrackRequest(
+        video=video,
+        masks=parse_masks(options.mask or [], video),
+        interactions=interactions_of(marks_in(arguments), video),
+        interaction_model=options.interaction_model,
+        interaction_weights=options.interaction_weights,
+        search=search_in(options),
+        output=options.output,
+        model=options.model,
+        weights=options.weights,
+        device=options.device,
+        direction=options.direction,
+        max_memory_bytes=None if options.max_memory is None else parse_bytes(options.max_memory),
+        start_frame=start_frame,
+        stop_frame=stop_frame,
+        resize_masks=options.resize_mask,
+        overlay=options.overlay,
+        settings=chosen_settings(options.precision, options.long_edge, options.scales, compiled=options.compiled),
+        existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
+        youtube_vis=options.youtube_vis,
+    )
 
 
 def parse_masks(values: list[str], video: str | int) -> dict[int, Path]:
@@ -201,5 +182,11 @@ def _report(request: "TrackRequest", *, as_json: bool) -> None:
         return
     for warning in summary["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
+    for one in summary.get("objects", []):
+        typer.echo(f"object {one['id']}: {one['class'] or 'given'} {one['score']:.2f}, {_span(one)}")
     typer.echo(f"{summary['num_frames']} frames at {summary['fps']:.1f} frames/s with {summary['model']}; objects {summary['object_ids']}")
     typer.echo(f"masks, overlay and summary.json are in {request.output}")
+
+
+def _span(one: dict[str, int | None]) -> str:
+    return "never in sight" if one["first_frame"] is None else f"{one['num_frames']} frames from {one['first_frame']} to {one['last_frame']}"

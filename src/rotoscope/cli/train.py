@@ -55,7 +55,7 @@ def train(
     if speaks and interrupted:
         typer.echo(f"stopped; the state is saved in {folder}. Go on with the same command and --resume", err=True)
     elif speaks:
-        _report(spec, folder, as_json=as_json)
+        _report(spec, task, folder, as_json=as_json)
     return INTERRUPTED if interrupted else 0
 
 
@@ -73,19 +73,24 @@ def _work(steps: "Generator[Progress, None, None]", recipe: "Recipe", *, speaks:
     return False
 
 
-def _report(spec: "RecipeSpec", folder: Path, *, as_json: bool) -> None:
+def _report(spec: "RecipeSpec", task: "Task", folder: Path, *, as_json: bool) -> None:
     """Write the weights, and say where they are."""
+    from rotoscope.models.registry import list_models
     from rotoscope.training.state import export_weights, load_state, trained_weights
+    from rotoscope.training.task import Noted
 
     state = load_state(folder)
     path = folder / f"{spec.trains}.safetensors"
     notes = {"recipe": json.dumps(state.recipe), "steps": str(state.step), "origin": f"rotoscope train {spec.name}"}
+    notes |= task.notes if isinstance(task, Noted) else {}
     export_weights(trained_weights(state), path, notes, model=spec.trains)
     if as_json:
         typer.echo(json.dumps({"weights": str(path), "model": spec.trains, "steps": state.step}))
     else:
         typer.echo(f"{state.step} steps are done; the weights are in {path}")
-        typer.echo(f"try them: rotoscope track VIDEO --mask MASK --model {spec.trains} --weights {path} -o OUT")
+        finds = spec.trains in {row.name for row in list_models("detect")}
+        use = "detect IMAGE_OR_VIDEO" if finds else "track VIDEO --mask MASK"
+        typer.echo(f"try them: rotoscope {use} --model {spec.trains} --weights {path} -o OUT")
 
 
 def _describe(task: "Task", recipe: "Recipe", found: list[str], device: str, *, as_json: bool) -> None:

@@ -89,9 +89,9 @@ def draw_outlines(outlines: Sequence[Outline], height: int, width: int) -> NDArr
         raise MaskError(message)
     labels = np.zeros((height, width), dtype=np.uint8)
     for crowd in crowds:
-        labels[_covered(crowd, (height, width))] = VOID
+        labels[covered(crowd, (height, width))] = VOID
     for label, one in sorted(enumerate(objects, start=1), key=lambda numbered: -numbered[1].area):
-        labels[_covered(one, (height, width))] = label
+        labels[covered(one, (height, width))] = label
     return labels
 
 
@@ -128,7 +128,12 @@ def _unpacked(packed: bytes) -> list[int]:
     return lengths
 
 
-def _covered(one: Outline, hw: tuple[int, int]) -> NDArray[np.bool_]:
+def covered(one: Outline, hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels of an image of a height and width that an outline covers.
+
+    Raises:
+        MaskError: run lengths are damaged, or of another size.
+    """
     if isinstance(one.polygons, Mapping):
         mask = decode_run_lengths(one.polygons)
         if mask.shape != hw:

@@ -15,6 +15,7 @@ from torch import Tensor
 from rotoscope.errors import InputError, VideoError
 from rotoscope.jobs.detect_inputs import READ_AHEAD_PICTURES, NamedPicture, Unreadable, open_inputs
 from rotoscope.models import registry
+from rotoscope.tracking.class_names import class_names_of, name_of
 from rotoscope.types import Detections, Detector, Frame
 from rotoscope.video.read import open_clip, prefetch
 from rotoscope.video.streams import is_live_source
@@ -147,17 +148,6 @@ def choose(found: Detections, choice: Choice) -> Detections:
 def ranking_scores(found: Detections) -> Tensor:
     """The score of each detection as a whole: that of its mask where the detector judges masks, otherwise that of its class."""
     return found.scores if found.mask_scores is None else found.mask_scores
-
-
-def class_names_of(detector: Detector) -> tuple[str, ...]:
-    """What the detector calls its classes; none where it does not say."""
-    holder = detector if hasattr(detector, "class_names") else getattr(detector, "config", None)
-    return tuple(getattr(holder, "class_names", ()))
-
-
-def name_of(names: Sequence[str], class_id: int) -> str:
-    """The name of a class; "class 7" where the detector's list is shorter."""
-    return names[class_id] if 0 <= class_id < len(names) else f"class {class_id}"
 
 
 def class_ids(names: Sequence[str], wanted: Iterable[str] | None) -> frozenset[int] | None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from rotoscope._version import __version__
 from rotoscope.errors import InputError, PropagationError
-from rotoscope.jobs.detect import DEFAULT_SCORE, DEFAULT_TOP_K, Choice, choose, class_ids, class_names_of, find, in_batches, name_of
+from rotoscope.jobs.detect import DEFAULT_SCORE, DEFAULT_TOP_K, Choice, choose, class_ids, find, in_batches
 from rotoscope.jobs.detect_folder import DetectFolder, PictureRecord, SkippedRecord, own_categories, read_known_numbers
 from rotoscope.jobs.detect_inputs import NamedPicture, Place, Unreadable, VideoFrames, open_inputs
 from rotoscope.jobs.detect_writers import FoundObject, PictureWriter, Wanted, objects_of, result_of, results_of, stored_objects
 from rotoscope.jobs.locked import Existing
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import sha256
+from rotoscope.tracking.class_names import class_names_of, name_of
 from rotoscope.types import Detections, Detector
 from rotoscope.video.write import ThreadedWriter
 

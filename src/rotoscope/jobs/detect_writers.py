@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rotoscope.jobs.detect import name_of, ranking_scores
+from rotoscope.jobs.detect import ranking_scores
 from rotoscope.jobs.detect_folder import Categories, PictureRecord
 from rotoscope.jobs.detect_inputs import NamedPicture, Place, VideoFrames
+from rotoscope.tracking.class_names import name_of
 from rotoscope.types import Detections, Frame
 from rotoscope.video.draw import DrawnObject, draw_objects, write_cutout, write_image, write_mask
 from rotoscope.video.palette import colour_of

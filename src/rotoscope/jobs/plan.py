@@ -46,7 +46,9 @@ def plan_passes(given: Collection[int], num_frames: int | None, *, direction: Di
         InputError: no mask, a mask for a frame that does not exist or is not to be covered, or nothing to cover.
     """
     if not given:
-        message = "no mask is given; name the first frame's mask with --mask FILE, or mark an object with --click x,y or --box x0,y0,x1,y1"
+        message = (
+            "no mask is given; name the first frame's mask with --mask FILE, or mark an object with --click x,y or --box x0,y0,x1,y1, or use --detect"
+        )
         raise InputError(message)
     start, stop = _bounds(num_frames, within)
     outside = sorted(index for index in given if index < start or (stop is not None and index >= stop))
@@ -62,6 +64,21 @@ def plan_passes(given: Collection[int], num_frames: int | None, *, direction: Di
         return [Pass(start, last + 1, reverse=True)]
     before = [Pass(start, first + 1, reverse=True)] if direction == "both" and first > start and num_frames is not None else []
     return [*before, Pass(first, stop)]
+
+
+def plan_search(given: Collection[int], num_frames: int | None, *, direction: Direction = "both", within: slice = slice(None)) -> list[Pass]:
+    """The passes of a search for objects: with given masks those of `plan_passes`, otherwise one over all the frames to cover.
+
+    Raises:
+        InputError: see `plan_passes`; or a live stream is to be searched backwards.
+    """
+    if given:
+        return plan_passes(given, num_frames, direction=direction, within=within)
+    start, stop = _bounds(num_frames, within)
+    if direction == "backward" and num_frames is None:
+        message = "a live stream cannot be searched backwards; use --direction forward"
+        raise InputError(message)
+    return [Pass(start, stop, reverse=direction == "backward")]
 
 
 def _bounds(num_frames: int | None, within: slice) -> tuple[int, int | None]:

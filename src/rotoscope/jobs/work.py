@@ -16,13 +16,16 @@ from torch import Tensor
 from rotoscope._files import write_atomically
 from rotoscope._version import __version__
 from rotoscope.errors import InputError
+from rotoscope.jobs.discover import Search, SearchRequest, found_as_json
 from rotoscope.jobs.folder import FrameRecord, Progress, RunFolder, record_of
 from rotoscope.jobs.locked import Existing
 from rotoscope.jobs.marks import check_marks, marked_masks, marks_as_json
-from rotoscope.jobs.plan import Direction, Pass, plan_passes
+from rotoscope.jobs.plan import Direction, Pass, plan_passes, plan_search
 from rotoscope.jobs.track import GivenMasks, TrackResult, frames_of, result_of
+from rotoscope.jobs.youtube_vis import check_youtube_vis, write_youtube_vis
 from rotoscope.models import registry
 from rotoscope.models.checkpoints import sha256
+from rotoscope.tracking.discover import Discoverer, follow
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Interaction, Masks, Propagator, Tracker
 from rotoscope.video.draw import overlay
@@ -47,6 +50,7 @@ class TrackRequest:
         interactions: what was marked on frames; together with masks of the same frame it corrects them.
         interaction_model: the maker of masks that reads the marks, a name of the registry.
         interaction_weights: its weights file; None for those that ship or were imported.
+        search: what to look for besides, or instead; None to follow only what was given.
         model: a name of the registry.
         weights: a weights file; None for those that ship or were imported.
         device: "auto", "cpu", "cuda", ...
@@ -57,6 +61,7 @@ class TrackRequest:
         resize_masks: accept masks of another size.
         overlay: the codec of the overlay video, or "none".
         existing: what to do when the folder holds a run already.
+        youtube_vis: the file for the masks as YouTube-VIS JSON, once the run is finished; None for none.
         settings: fields of the model's config to change.
     """
 
@@ -66,6 +71,7 @@ class TrackRequest:
     interactions: tuple[Interaction, ...] = ()
     interaction_model: str = registry.DEFAULT_MASK_MAKER
     interaction_weights: Path | None = None
+    search: SearchRequest | None = None
     model: str = "default"
     weights: Path | None = None
     device: str = "auto"
@@ -76,6 +82,7 @@ class TrackRequest:
     resize_masks: bool = False
     overlay: OverlayCodec = "vp9"
     existing: Existing = "refuse"
+    youtube_vis: Path | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -103,14 +110,15 @@ class TrackRun:
             message = f"{self.clip.name} is a live stream, which cannot be resumed; use --overwrite, or another folder with -o"
             raise InputError(message)
         check_marks(request.interactions, self.clip)
+        check_youtube_vis(request.youtube_vis)
         marked = {one.frame_index for one in request.interactions}
-        self.passes = plan_passes(
-            {*request.masks, *marked}, self.clip.num_frames, direction=request.direction, within=slice(request.start_frame, request.stop_frame)
-        )
+        plan, within = plan_passes if request.search is None else plan_search, slice(request.start_frame, request.stop_frame)
+        self.passes = plan({*request.masks, *marked}, self.clip.num_frames, direction=request.direction, within=within)
         self.given = GivenMasks(request.masks, self.clip.hw, resize=request.resize_masks)
         if request.interactions:
             self.given = self._marked(request, self.given)
         self.notes = self.given.notes
+        self._search = None if request.search is None else Search.load(request.search, device=request.device)
         self._tracker: Tracker = registry.load(request.model, weights=request.weights, device=request.device, **request.settings)
         lengths = [one_pass.length for one_pass in self.passes]
         self.total_frames = None if None in lengths else sum(length or 0 for length in lengths) - (len(lengths) - 1)
@@ -133,17 +141,19 @@ class TrackRun:
         request = self.request
         with RunFolder(request.output, self.clip.name, _plan_of(request, self.clip), existing=request.existing) as folder:
             progress, memory = folder.restore()
-            if progress.finished:
-                return
-            session = _Session(self, folder, progress)
-            try:
-                yield from session.run(memory)
-            finally:
-                session.close()
+            if not progress.finished:
+                session = _Session(self, folder, progress)
+                try:
+                    yield from session.run(memory)
+                finally:
+                    session.close()
+            if request.youtube_vis is not None:
+                write_youtube_vis(request.youtube_vis, folder, self.clip)
 
     def start(self) -> Propagator:
-        """A new pass of the model."""
-        return self._tracker.start(max_memory_bytes=self.request.max_memory_bytes)
+        """A new pass of the model, or of a search with it."""
+        propagator = self._tracker.start(max_memory_bytes=self.request.max_memory_bytes)
+        return propagator if self._search is None else self._search.start(propagator, self.given)
 
 
 class _Session:
@@ -157,6 +167,8 @@ class _Session:
         self._save_seconds = 0.0
         self._frames_done = 0
         self._propagator: Propagator | None = None
+        self._handed_over: dict[str, Tensor] = {}
+        self._discoverer: Discoverer | None = None
         self._writer = ThreadedWriter()
         self._video: OverlayVideo | None = None
 
@@ -165,21 +177,30 @@ class _Session:
         passes = self._run.passes
         for number in range(self._progress.pass_number, len(passes)):
             start = self._progress.next_frame
-            self._propagator = self._run.start()
-            if start is not None:
-                self._propagator.restore(memory)
+            self._begin(memory)
             self._progress = replace(self._progress, pass_number=number)
             yield from self._run_pass(passes[number], start)
+            memory = self._handed_over = {} if self._discoverer is None else self._discoverer.handed_over()
             self._progress = replace(self._progress, pass_number=number + 1, next_frame=None)
         if passes[-1].reverse:
             self._draw_stored()
         self._progress = replace(self._progress, finished=True)
 
+    def _begin(self, memory: Mapping[str, Tensor]) -> None:
+        """Start a pass that remembers what was saved in its midst, or what the one before handed over."""
+        propagator = self._run.start()
+        self._discoverer = propagator if isinstance(propagator, Discoverer) else None
+        if memory:
+            propagator.restore(memory)
+        if self._progress.next_frame is None:
+            self._handed_over = dict(memory)
+        self._propagator = propagator
+
     def _run_pass(self, one_pass: Pass, start: int | None) -> Iterator[FrameRecord]:
         propagator, given = self._propagator, self._run.given
         assert propagator is not None, "a pass has its propagator"
         frames = self._frames(one_pass, start)
-        results = propagate(frames, propagator, given, resumed=start is not None)
+        results = follow(frames, self._discoverer) if self._discoverer else propagate(frames, propagator, given, resumed=start is not None)
         with closing(frames), closing(results):
             while (step := self._next(results)) is not None:
                 frame, masks = step
@@ -245,7 +266,7 @@ class _Session:
     def _save(self) -> None:
         begun = time.monotonic()
         self._writer.flush()
-        memory = {} if self._propagator is None or self._progress.next_frame is None else self._propagator.state()
+        memory = self._handed_over if self._propagator is None or self._progress.next_frame is None else self._propagator.state()
         self._folder.save(replace(self._progress, seconds=self._seconds()), memory)
         self._saved = time.monotonic()
         self._save_seconds = self._saved - begun
@@ -281,7 +302,8 @@ class _Session:
             "seconds": round(seconds, 3),
             "fps": round(len(records) / seconds, 3),
             "object_ids": sorted({object_id for record in records for object_id in record.objects}),
-            "warnings": [*self._run.notes, *self._run.clip.warnings],
+            "warnings": [*self._run.notes, *self._run.clip.warnings, *(self._discoverer.notes if self._discoverer else ())],
+            **(found_as_json(self._discoverer, records) if self._discoverer else {}),
             "frames": [asdict(record) for record in records],
         }
         write_atomically(self._folder.summary, (json.dumps(summary, indent=1) + "\n").encode())
@@ -308,6 +330,7 @@ def _plan_of(request: TrackRequest, clip: Clip) -> dict[str, Any]:
         "overlay": request.overlay,
         "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in request.settings.items()},  # as JSON gives it back
         **_marks_of(request),
+        **({} if request.search is None else request.search.as_json()),
     }
 
 

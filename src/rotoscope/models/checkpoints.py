@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Checkpoint:
         official: whether they are (converted) weights of the official release, so that its known bugs must be reproduced.
         converted: whether the keys are ours already.
         model: the registry name the file states, or None.
+        notes: what else our files state.
     """
 
     tensors: dict[str, Tensor]
@@ -41,6 +42,7 @@ class Checkpoint:
     official: bool = True
     converted: bool = False
     model: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -141,7 +143,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
         message = f"{path} is not a readable safetensors file: {error}"
         raise CheckpointError(message) from error
     source = metadata.get(SOURCE_KEY)
-    return Checkpoint(tensors, str(path), official=source != "rotoscope", converted=source is not None, model=metadata.get(MODEL_KEY))
+    model = metadata.get(MODEL_KEY)
+    return Checkpoint(tensors, str(path), official=source != "rotoscope", converted=source is not None, model=model, notes=metadata)
 
 
 def _unpickle(path: Path) -> Any:

@@ -20,7 +20,7 @@ REGISTRY: Mapping[str, ModelSpec] = {row.name: row for row in ROWS}
 DEFAULT_TRACKER = "mast-lite"
 DEFAULT_MASK_MAKER = "s2m-lite"
 DEFAULT_DETECTOR = "yolact-lite"
-_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights"}
+_WEIGHTS_OPTIONS: Mapping[Task, str] = {"interact": "--interaction-weights", "detect": "--weights (after `track --detect`: --detector-weights)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def load(name: str = "default", *, weights: str | Path | None = None, device: st
     return tracker
 
 
-def load_mask_maker(name: str = "s2m", *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "MaskMaker":
+def load_mask_maker(name: str = DEFAULT_MASK_MAKER, *, weights: str | Path | None = None, device: str = "auto", **settings: object) -> "MaskMaker":
     """A model that makes masks of interactions, with its weights; the arguments and errors are those of `load`."""
     maker: MaskMaker = _load(name, "interact", weights, device, settings)
     return maker

@@ -167,8 +167,9 @@ _INTERACTIVE_ROWS = (
         module="s2m_lite",
         summary="clicks, boxes, lines and painted masks to masks, by EfficientNet-Lite0 and a light DeepLabV3+",
         paper="ours; Chen et al., DeepLabV3+, ECCV 2018; Tan and Le, ICML 2019 (features)",
-        origin="`rotoscope train s2m-lite`",
-        licence="that of the images it is trained on",
+        origin="trained by this project, in the package",
+        licence="research use: the terms of the training images, see the model card",
+        shipped=True,
     ),
     ModelSpec(
         name="fusion-lite",
@@ -219,8 +220,9 @@ _YOLACT_ROWS = (
         module="yolact",
         summary="YOLACT's design on EfficientNet-Lite0, light and small: people, and any other object",
         paper="Bolya et al., ICCV 2019 (design); Tan and Le, ICML 2019 (encoder)",
-        origin="your own training: `rotoscope train yolact-lite --data IMAGES`",
-        licence="that of the images it is trained on",
+        origin="trained by this project, in the package",
+        licence="research use: the terms of the training images, see the model card",
+        shipped=True,
     ),
 )
 

@@ -57,7 +57,7 @@ def merge_given(predicted: Masks | None, given: Masks) -> Masks:
     merged[spoken_of] = 0
     merged[0] = merged[0].clamp(min=1e-6)  # so that a pixel whose only claimants were cleared becomes background
     merged = merged / merged.sum(dim=0, keepdim=True)
-    is_given = given.labels() != 0
+    is_given = (given.labels() != 0).to(merged.device)
     return Masks(torch.where(is_given, said.probs.to(merged), merged), ids)
 
 

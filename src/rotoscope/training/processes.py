@@ -51,20 +51,20 @@ class Processes:
 def local_device(device: str | torch.device) -> torch.device:
     """The device of this process: under `torchrun` each has a GPU of its own."""
     chosen = torch.device(device)
-    if chosen.type == "cuda" and _world() > 1:
+    if chosen.type == "cuda" and world_size() > 1:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return chosen
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks, before `joined` is called and after."""
-    return _world() == 1 or os.environ["RANK"] == "0"
+    return world_size() == 1 or os.environ["RANK"] == "0"
 
 
 @contextmanager
 def joined(device: str | torch.device) -> Iterator[Processes]:
     """The processes that `torchrun` announces in the environment, connected by NCCL on GPUs and by Gloo on CPUs; by default this one alone."""
-    chosen, world = local_device(device), _world()
+    chosen, world = local_device(device), world_size()
     if world == 1:
         yield Processes(chosen)
         return
@@ -77,5 +77,6 @@ def joined(device: str | torch.device) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def _world() -> int:
+def world_size() -> int:
+    """How many processes `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1

@@ -94,3 +94,24 @@ class SteppedRate:
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
         return self.base * self.factor ** sum(step >= fall for fall in self.falls_at)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmedUp:
+    """Another rate, to which it rises over the first steps on a straight line (YOLACT, official code).
+
+    Attributes:
+        rate: the other.
+        start: where it begins.
+        steps: over which it rises.
+    """
+
+    rate: Rate
+    start: float
+    steps: int
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        if step >= self.steps:
+            return self.rate.at(step)
+        return self.start + (self.rate.at(step) - self.start) * step / self.steps

@@ -102,3 +102,14 @@ class Task(Protocol):
     def losses(self, batch: Batch, step: int, *, with_pictures: bool = False) -> StepLosses:
         """The losses of a batch that lies on the model's device; the global random state is set by the loop and belongs to the batch."""
         ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A task whose weights say something of themselves.
+
+    Attributes:
+        notes: what the metadata of the exported file shall hold.
+    """
+
+    notes: Mapping[str, str]

@@ -32,7 +32,7 @@ class S2mLiteConfig:
         line_pixels: the pen with which lines are drawn into a view, whatever their width on the frame.
     """
 
-    long_edge: int = 320
+    long_edge: int = 384
     margin: float = 1.4
     line_pixels: float = 5.0
 

@@ -6,6 +6,9 @@ the three suppressions, masks, their rescoring. Beyond it: any size of picture, 
 Not reproduced: results that are changed when they are read, boxes cut to whole pixels (ours are exact). `yolact-lite` is ours.
 """
 
+import json
+from dataclasses import replace
+
 import torch
 
 from rotoscope.errors import CheckpointError
@@ -19,6 +22,7 @@ from rotoscope.models.yolact.outputs import RawOutputs
 from rotoscope.models.yolact.variants import OFFICIAL_FILES, VARIANTS
 
 __all__ = [
+    "CLASSES_NOTE",
     "OFFICIAL_FILES",
     "OFFICIAL_NAMES",
     "VARIANTS",
@@ -32,12 +36,17 @@ __all__ = [
     "fresh_network",
 ]
 
+CLASSES_NOTE = "classes"
+"""Entry of the metadata of our weights: the names of the classes, a JSON list."""
+
 _MARKS = ("prediction_layers.0.", "head.")
 """How keys of the shared head begin, in official files and in ours."""
 
 
 def build(config: YolactConfig, weights: Checkpoint, device: str) -> YolactDetector:
-    """The detector with official weights, or with ours. For classes of one's own `class_names` must be those of the training.
+    """The detector with official weights, or with ours, which state the classes that they were trained for.
+
+    Of other weights for classes of one's own, `class_names` must be those of the training.
 
     Raises:
         CheckpointError: the weights are of another model, for other classes, incomplete, or not finite.
@@ -45,6 +54,7 @@ def build(config: YolactConfig, weights: Checkpoint, device: str) -> YolactDetec
     if not any(key.startswith(_MARKS) for key in weights.tensors):
         message = f"{weights.path} holds no weights of YOLACT: it has no entries named 'prediction_layers.0.…' (official) or 'head.…' (ours)"
         raise CheckpointError(message)
+    config = _with_stated_classes(config, weights)
     renamed = rename(weights, OFFICIAL_NAMES)
     _check_classes(renamed, config)
     with torch.device("meta"):  # up to 50 million random numbers would be drawn only to be replaced
@@ -52,6 +62,24 @@ def build(config: YolactConfig, weights: Checkpoint, device: str) -> YolactDetec
     network.to_empty(device="cpu")
     load_strictly(network, renamed)
     return YolactDetector(network.to(device).prepare(), config)
+
+
+def _with_stated_classes(config: YolactConfig, weights: Checkpoint) -> YolactConfig:
+    """The configuration with the classes that the weights state, unless its own were given by the user.
+
+    Raises:
+        CheckpointError: what is stated is no list of names.
+        InputError: classes are looked for that are not among them.
+    """
+    stated = weights.notes.get(CLASSES_NOTE)
+    if stated is None or config.class_names not in {variant.class_names for variant in VARIANTS.values()}:
+        return config
+    try:
+        names = tuple(str(name) for name in json.loads(stated))
+    except (ValueError, TypeError) as error:
+        message = f"{weights.path} states its classes as {stated[:80]!r}, which is no list of names; give class_names"
+        raise CheckpointError(message) from error
+    return replace(config, class_names=names)
 
 
 def _check_classes(weights: Checkpoint, config: YolactConfig) -> None:

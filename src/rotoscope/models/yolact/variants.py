@@ -27,7 +27,13 @@ VARIANTS: Mapping[str, YolactConfig] = {
     "yolact-plus-resnet50": replace(_PLUS, backbone="resnet50", deformable_interval=1),
     "yolact-plus-base": replace(_PLUS, deformable_interval=3),
     "yolact-lite": YolactConfig(
-        LITE_CLASSES, backbone="efficientnet-lite0", image_size=352, scales=_scales(16, 32, 64, 128, 256), width=96, separable=True
+        LITE_CLASSES,
+        backbone="efficientnet-lite0",
+        image_size=352,
+        scales=_scales(16, 32, 64, 128, 256),
+        width=128,
+        separable=True,
+        suppression="cross-class",  # it learnt from images that do not say which class, so both may claim an object
     ),  # ours; scales as the base's, relative to its size, rounded to powers of two
 }
 """What `build` knows, by registry name."""

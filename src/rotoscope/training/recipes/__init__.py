@@ -60,6 +60,7 @@ _AOT_STAGES = {
     ":finetune": "one's own clips with masks, from weights",
 }
 _AOT_MODELS = tuple(spec.name for spec in REGISTRY.values() if spec.module == "aot")
+_YOLACT_MODELS = tuple(name for name, spec in REGISTRY.items() if spec.module == "yolact" and name != "yolact-lite")
 _ROWS = (
     *(RecipeSpec(f"{model}{stage}", "aot", f"{model} on {summary}", model) for model in _AOT_MODELS for stage, summary in _AOT_STAGES.items()),
     RecipeSpec("rgmp", "rgmp", "RGMP on pairs made from static images with masks"),
@@ -76,6 +77,8 @@ _ROWS = (
     RecipeSpec("fusion", "fusion", "FusionNet on rendered clips with masks (BL30K), with weights of MiVOS"),
     RecipeSpec("fusion:main", "fusion", "the same on real clips with masks, from weights of the first stage", "fusion"),
     RecipeSpec("fusion-lite", "fusion", "our mixer of two results, on masks of static images with simulated errors"),
+    *(RecipeSpec(model, "yolact", f"{model} on images whose objects have outlines and classes") for model in _YOLACT_MODELS),
+    RecipeSpec("yolact-lite", "yolact", "YOLACT's design on EfficientNet-Lite0, on the same, or on images with masks alone: to find any thing"),
 )
 
 RECIPES: Mapping[str, RecipeSpec] = {row.name: row for row in _ROWS}

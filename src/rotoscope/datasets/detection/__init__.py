@@ -1,0 +1,1 @@
+"""Data sets for detectors: images, and objects with outlines and classes."""
