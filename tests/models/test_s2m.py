@@ -120,7 +120,7 @@ def test_lines_of_other_frames_and_masks_of_other_sizes_are_refused(plain, frame
 def test_its_weights_survive_a_round_trip_through_our_format(frame, tmp_path: Path) -> None:
     path = tmp_path / "s2m.safetensors"
     write_checkpoint(path, rename(checkpoint("s2m"), OFFICIAL_NAMES).tensors, model="s2m", official=True)
-    again = registry.load_mask_maker(weights=path, device="cpu", hard=False)
+    again = registry.load_mask_maker("s2m", weights=path, device="cpu", hard=False)
     assert isinstance(again, S2mMaker)
     assert again.config == replace(S2mConfig(), hard=False)
     drawn = [line(1, 10)]
