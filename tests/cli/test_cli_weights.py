@@ -25,6 +25,9 @@ def test_list_names_every_model_with_its_licence(capsys) -> None:
     assert main(["weights", "list"]) == 0
     shown = capsys.readouterr().out
     assert all(spec.name in shown and spec.licence in shown for spec in registry.list_models())
+    assert all(f"{name} (default): " in shown for name in ("mast-lite", "s2m-lite", "yolact-lite"))
+    assert "get them from `rotoscope train fusion-lite`" in shown
+    assert "get  " not in shown
 
 
 def test_list_as_json_is_a_line_per_model(capsys) -> None:

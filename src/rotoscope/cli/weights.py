@@ -23,11 +23,12 @@ def list_weights(*, as_json: Annotated[bool, typer.Option("--json", help="One JS
             typer.echo(json.dumps({**fields, "weights": status.where, "path": str(status.path) if status.path else None}))
         return
     for spec, status in rows:
-        default = " (default)" if spec.name == registry.DEFAULT_TRACKER else ""
+        default = " (default)" if spec.name in (registry.DEFAULT_TRACKER, registry.DEFAULT_MASK_MAKER, registry.DEFAULT_DETECTOR) else ""
         typer.echo(f"{spec.name}{default}: {spec.summary}")
         typer.echo(f"  paper     {spec.paper}")
         typer.echo(
-            f"  weights   {status.where}" + (f": {status.path}" if status.path else f"; get {' or '.join(spec.official_files)} from {spec.origin}")
+            f"  weights   {status.where}"
+            + (f": {status.path}" if status.path else f"; get {' or '.join(spec.official_files) or 'them'} from {spec.origin}")
         )
         typer.echo(f"  licence   {spec.licence}")
 
