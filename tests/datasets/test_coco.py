@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotoscope.datasets.coco import Outline, decode_run_lengths, draw_outlines, read_coco
+from rotoscope.datasets.coco import Outline, draw_outlines, read_coco
 from rotoscope.errors import InputError, MaskError
+from rotoscope.video.rle import decode_mask
 
 # Made with pycocotools 2.0.11: encode() of a mask, and the outline drawn by frPyObjects.
 PACKED = "=4200000000000000MO11OO11OO11OO11OO11OO11OO11OO11OO11OO11200000000000000000000000000000000000000g3h1"
@@ -25,8 +26,8 @@ def test_packed_run_lengths_are_decoded_as_officially() -> None:
     expected = np.zeros((6, 70), dtype=bool)
     expected[1:5, 2:40], expected[:, 60:] = True, True
     expected[2, 10:20] = False
-    assert np.array_equal(decode_run_lengths({"size": [6, 70], "counts": PACKED}), expected)
-    assert np.array_equal(decode_run_lengths({"size": [6, 70], "counts": PACKED.encode()}), expected)
+    assert np.array_equal(decode_mask({"size": [6, 70], "counts": PACKED}), expected)
+    assert np.array_equal(decode_mask({"size": [6, 70], "counts": PACKED.encode()}), expected)
 
 
 @settings(deadline=None, max_examples=30)
@@ -37,7 +38,7 @@ def test_run_lengths_go_down_the_columns(rows: list[list[bool]]) -> None:
     changes = [index for index in range(1, len(flat)) if flat[index] != flat[index - 1]]
     edges = [0, *(index - 1 for index in changes), mask.size]
     counts = [after - before for before, after in pairwise(edges)]
-    assert np.array_equal(decode_run_lengths({"size": list(mask.shape), "counts": counts}), mask)
+    assert np.array_equal(decode_mask({"size": list(mask.shape), "counts": counts}), mask)
 
 
 def test_outlines_are_nearly_those_of_the_official_tools() -> None:
@@ -68,7 +69,7 @@ def test_more_objects_than_labels_are_refused() -> None:
 @pytest.mark.parametrize(("lengths", "size"), [([3, 4], [2, 2]), ([-1, 5], [2, 2])])
 def test_run_lengths_of_another_size_are_refused(lengths: list[int], size: list[int]) -> None:
     with pytest.raises(MaskError, match="damaged"):
-        decode_run_lengths({"size": size, "counts": lengths})
+        decode_mask({"size": size, "counts": lengths})
     with pytest.raises(MaskError, match="run lengths are of 2x2 but the image is 3x3"):
         draw_outlines([Outline({"size": [2, 2], "counts": [0, 4]}, 4, is_crowd=True)], 3, 3)
 

@@ -111,7 +111,7 @@ def davis_interactive(
     model: Annotated[str, typer.Option(help="The tracker of `rotoscope weights list` that carries masks on.")],
     data: Annotated[Path, typer.Option(help="The DAVIS root to work on, with every frame annotated.")],
     weights: Annotated[Path | None, typer.Option(help="A weights file of the tracker.")] = None,
-    interaction_model: Annotated[str | None, typer.Option(help="Makes masks of lines; by default one that ships, else s2m.")] = None,
+    interaction_model: Annotated[str | None, typer.Option(help="Makes masks of lines; by default the one that ships.")] = None,
     interaction_weights: Annotated[Path | None, typer.Option(help="A weights file of it.")] = None,
     fuser: Annotated[str, typer.Option(help="Joins rounds: a model, blend (by nearness), or none.")] = "blend",
     fuser_weights: Annotated[Path | None, typer.Option(help="A weights file of it.")] = None,
@@ -165,8 +165,7 @@ def _session_maker(
         message = f"--fuser-weights belong to a model; --fuser {fuser[0]} has none"
         raise InputError(message)
     tracker = registry.load(model, weights=weights, device=device)
-    shipped = next((spec.name for spec in registry.list_models("interact") if spec.shipped), "s2m")
-    maker = registry.load_mask_maker(interaction[0] or shipped, weights=interaction[1], device=device)
+    maker = registry.load_mask_maker(interaction[0] or registry.DEFAULT_MASK_MAKER, weights=interaction[1], device=device)
     without_model: dict[str, Fuser] = {"blend": LinearBlend(), "none": NewerWins()}
     joined = without_model[fuser[0]] if fuser[0] in without_model else registry.load_fuser(fuser[0], weights=fuser[1], device=device)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rotoscope.datasets.davis import VOID, abridged
 from rotoscope.datasets.stills import MAX_STILL_OBJECTS, StillImage
 from rotoscope.errors import InputError, MaskError
+from rotoscope.video.rle import decode_mask
 
 _FINENESS = 8  # pieces that a pixel's side is cut into
 
@@ -95,39 +96,6 @@ def draw_outlines(outlines: Sequence[Outline], height: int, width: int) -> NDArr
     return labels
 
 
-def decode_run_lengths(encoded: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The mask of COCO run lengths: counts of 0 and 1 in turn down the columns, as a list or packed in characters of 6 bits.
-
-    Raises:
-        MaskError: they do not add up to the size.
-    """
-    height, width = encoded["size"]
-    counts = encoded["counts"]
-    lengths = list(counts) if isinstance(counts, list) else _unpacked(counts if isinstance(counts, bytes) else str(counts).encode())
-    if sum(lengths) != height * width or min(lengths, default=0) < 0:
-        message = f"run lengths cover {sum(lengths)} pixels of {width}x{height}; the annotation is damaged"
-        raise MaskError(message)
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape(width, height).T
-
-
-def _unpacked(packed: bytes) -> list[int]:
-    """Five bits a character, lowest first, the sixth bit saying that more follow; from the fourth number on the difference to the last but one."""
-    lengths: list[int] = []
-    number, shift = 0, 0
-    for character in packed:
-        bits = character - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
-        number, shift = 0, 0
-    return lengths
-
-
 def covered(one: Outline, hw: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of an image of a height and width that an outline covers.
 
@@ -135,7 +103,7 @@ def covered(one: Outline, hw: tuple[int, int]) -> NDArray[np.bool_]:
         MaskError: run lengths are damaged, or of another size.
     """
     if isinstance(one.polygons, Mapping):
-        mask = decode_run_lengths(one.polygons)
+        mask = decode_mask(one.polygons)
         if mask.shape != hw:
             message = f"run lengths are of {mask.shape[1]}x{mask.shape[0]} but the image is {hw[1]}x{hw[0]}"
             raise MaskError(message)
