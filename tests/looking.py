@@ -1,11 +1,15 @@
 """Searches for tests: clips of painted rectangles, detectors that read their masks from the truth and may be noisy or in doubt, a simple tracker."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from rotoscope.models import registry
 from rotoscope.tracking.discover import Discovered, Discoverer, follow
 from rotoscope.tracking.matching import DiscoveryRules
 from rotoscope.types import Detections, Frame, Masks
@@ -72,6 +76,22 @@ def painted(tracks: Sequence[Sequence[Box | None]], colours: Sequence[tuple[int,
                 labels[index, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = object_id
                 images[index, :, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
     return [Frame(index, image) for index, image in enumerate(images)], labels
+
+
+def write_painted(folder: Path, tracks: Sequence[Sequence[Box | None]]) -> Path:
+    """The frames of `painted` as a new folder of images."""
+    folder.mkdir()
+    for frame in painted(tracks)[0]:
+        Image.fromarray(frame.image.permute(1, 2, 0).numpy()).save(folder / f"{frame.index:05d}.png")
+    return folder
+
+
+def load_stand_ins(monkeypatch: pytest.MonkeyPatch, tracks: Sequence[Sequence[Box | None]]) -> "LabelDetector":
+    """A detector that sees the truth; it and the tracker of colours are loaded under every name."""
+    detector = LabelDetector(painted(tracks)[1])
+    monkeypatch.setattr(registry, "load", lambda *args, **kwargs: ColourTracker())
+    monkeypatch.setattr(registry, "load_detector", lambda *args, **kwargs: detector)
+    return detector
 
 
 def moving(box: Box, num_frames: int, *, dx: int = 0, dy: int = 0, within: range | None = None) -> list[Box | None]:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from looking import ColourTracker, LabelDetector, Seen, moving, painted
+from looking import LabelDetector, Seen, load_stand_ins, moving, painted, write_painted
 from PIL import Image
 
 from rotoscope.cli.__main__ import main
 from rotoscope.jobs import work
-from rotoscope.models import registry
 
 TRACKS = [moving((4, 6, 18, 20), 14), moving((40, 24, 56, 42), 14, within=range(3, 14))]
 
@@ -20,20 +19,12 @@ TRACKS = [moving((4, 6, 18, 20), 14), moving((40, 24, 56, 42), 14, within=range(
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Object 2 comes late."""
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for frame in painted(TRACKS)[0]:
-        Image.fromarray(frame.image.permute(1, 2, 0).numpy()).save(folder / f"{frame.index:05d}.png")
-    return folder
+    return write_painted(tmp_path / "clip", TRACKS)
 
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> LabelDetector:
-    """Sees the truth; it and the tracker of colours are loaded under every name."""
-    detector = LabelDetector(painted(TRACKS)[1])
-    monkeypatch.setattr(registry, "load", lambda *args, **kwargs: ColourTracker())
-    monkeypatch.setattr(registry, "load_detector", lambda *args, **kwargs: detector)
-    return detector
+    return load_stand_ins(monkeypatch, TRACKS)
 
 
 def run(clip: Path, output: Path, *more: str) -> int:

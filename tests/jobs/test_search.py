@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from looking import ColourTracker, LabelDetector, moving, painted
+from looking import ColourTracker, LabelDetector, load_stand_ins, moving, painted, write_painted
 from PIL import Image
 
 import rotoscope
@@ -13,7 +13,6 @@ from rotoscope.errors import InputError
 from rotoscope.jobs import work
 from rotoscope.jobs.discover import SearchRequest, discover
 from rotoscope.jobs.work import TrackRequest, TrackRun
-from rotoscope.models import registry
 from rotoscope.tracking.matching import DiscoveryRules
 
 NUM_FRAMES = 30
@@ -30,20 +29,12 @@ TRACKS = [
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Object 1 leaves and comes back, 2 stays, 3 comes late."""
-    folder = tmp_path_factory.mktemp("painted") / "clip"
-    folder.mkdir()
-    for frame in painted(TRACKS)[0]:
-        Image.fromarray(frame.image.permute(1, 2, 0).numpy()).save(folder / f"{frame.index:05d}.png")
-    return folder
+    return write_painted(tmp_path_factory.mktemp("painted") / "clip", TRACKS)
 
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> LabelDetector:
-    """Sees the truth; it and the tracker of colours are loaded under every name."""
-    detector = LabelDetector(painted(TRACKS)[1])
-    monkeypatch.setattr(registry, "load", lambda *args, **kwargs: ColourTracker())
-    monkeypatch.setattr(registry, "load_detector", lambda *args, **kwargs: detector)
-    return detector
+    return load_stand_ins(monkeypatch, TRACKS)
 
 
 def request(clip: Path, output: Path, **changes) -> TrackRequest:
