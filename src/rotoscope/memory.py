@@ -166,7 +166,7 @@ class MaskMemory:
     """
 
     def __init__(self, schedule: MemorySchedule, *, max_bytes: int | None = None) -> None:
-        self._frames: FrameMemory[tuple[Tensor, Masks]] = FrameMemory(schedule, _num_bytes, max_bytes=max_bytes)
+        self._frames: FrameMemory[tuple[Tensor, Masks]] = FrameMemory(schedule, bytes_in, max_bytes=max_bytes)
         self._first: int | None = None
 
     @property
@@ -236,11 +236,6 @@ class MaskMemory:
 _PARTS = ("features", "probs", "object_ids", "given")
 
 
-def _num_bytes(entry: tuple[Tensor, Masks]) -> int:
-    features, masks = entry
-    return sum(tensor.numel() * tensor.element_size() for tensor in (features, masks.probs))
-
-
 class FrameCache:
     """What was computed of frames, by frame index: always of the newest few, and of the first ones as far as a budget reaches.
 
@@ -284,8 +279,8 @@ class FrameCache:
 
     def _hold(self, index: int, held: tuple[Tensor, Any]) -> None:
         if self._kept.get(index) is not held:
-            self._bytes_left += _bytes_in(self._kept.pop(index, None))
-            size = _bytes_in(held)
+            self._bytes_left += bytes_in(self._kept.pop(index, None))
+            size = bytes_in(held)
             if size <= self._bytes_left:
                 self._kept[index] = held
                 self._bytes_left -= size
@@ -295,10 +290,10 @@ class FrameCache:
             self._newest.popitem(last=False)
 
 
-def _bytes_in(entry: object) -> int:
-    """The size of all tensors in an entry."""
+def bytes_in(entry: object) -> int:
+    """The size of all tensors in a tensor, a data class, a tuple or a list; anything else in them counts for nothing."""
     if isinstance(entry, Tensor):
         return entry.nbytes
     if is_dataclass(entry):
-        return sum(_bytes_in(getattr(entry, field.name)) for field in fields(entry))
-    return sum(_bytes_in(one) for one in entry) if isinstance(entry, tuple | list) else 0
+        return sum(bytes_in(getattr(entry, field.name)) for field in fields(entry))
+    return sum(bytes_in(one) for one in entry) if isinstance(entry, tuple | list) else 0

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rotoscope.errors import InputError, MaskError, MemoryBudgetError, PropagationError
-from rotoscope.memory import FrameCache
+from rotoscope.memory import FrameCache, bytes_in
 from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
@@ -260,7 +260,7 @@ class AotPropagator:
         """How many long-term frames of one group the budget holds, beside the frame before."""
         if self._max_bytes is None:
             return None
-        return max(self._max_bytes // (_num_bytes(stored) * len(self._groups)) - 1, 0)
+        return max(self._max_bytes // (bytes_in(stored) * len(self._groups)) - 1, 0)
 
     def _check_budget(self, stored: Sequence[tuple[Tensor, Tensor]]) -> None:
         most = self._most_frames(stored)
@@ -268,7 +268,7 @@ class AotPropagator:
             return
         for group in self._groups:
             group.long_term.shrink(most)
-        needed = sum(len(group.long_term) + 1 for group in self._groups) * _num_bytes(stored)
+        needed = sum(len(group.long_term) + 1 for group in self._groups) * bytes_in(stored)
         if needed > self._max_bytes:
             message = (
                 f"the given frames need {needed / 2**20:.1f} MB of memory, but the budget is {self._max_bytes / 2**20:.1f} MB; "
@@ -288,7 +288,3 @@ def normalised(frame: Frame, config: AotConfig, device: str) -> Float[Tensor, "1
     """A frame as the encoder takes it."""
     image = resize_cubic(frame.image.to(device).float(), working_size_of(frame.hw, config)) / 255
     return imagenet_scaled(image)[None].contiguous(memory_format=torch.channels_last)
-
-
-def _num_bytes(stored: Sequence[tuple[Tensor, Tensor]]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for layer in stored for tensor in layer)
