@@ -50,6 +50,21 @@ def test_it_is_the_formula_for_any_grid_and_tile(heads, height, width, radius, w
     assert torch.allclose(weights.sum(dim=-1), torch.ones(1, heads, height, width, dtype=torch.float64))
 
 
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7), st.integers(1, 3))
+def test_a_dense_map_over_a_small_grid_gives_the_same(heads, height, width, radius):
+    case = random_case(heads, height, width, radius=radius, with_values=False)
+    small, tiled = windowed_attention(*case)[0], windowed_attention(*case, return_weights=True)[0]
+    assert torch.allclose(small, tiled)
+    assert torch.allclose(windows._attend_densely(*case), brute_force(*case))
+
+
+def test_gradients_reach_everything_on_a_small_grid_too():
+    query, key, value, terms = random_case(2, 3, 4, radius=1, with_values=False)
+    inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value, terms.key, terms.bias)]
+    assert torch.autograd.gradcheck(lambda *tensors: windowed_attention(*tensors[:3], OffsetTerms(*tensors[3:]))[0], inputs)
+
+
 def test_weights_are_only_made_when_asked_for():
     assert windowed_attention(*random_case(1, 2, 2, radius=1, with_values=False))[1] is None
 

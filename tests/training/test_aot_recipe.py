@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotNetwork
 from rotoscope.models.checkpoints import load_strictly
 from rotoscope.testing import moving_shapes
-from rotoscope.training.clip_source import SyntheticClips
+from rotoscope.training.clip_source import MixedClips, SyntheticClips
 from rotoscope.training.image_bank import Decoded, ImageBank
 from rotoscope.training.loop import train
 from rotoscope.training.pretrained import lite_encoder_weights
@@ -161,12 +162,63 @@ def test_fine_tuning_feeds_the_network_its_own_masks_from_the_start(source):
     assert recipe.rate < default_recipe("deaot-lite:main").rate < default_recipe("deaot-lite").rate
 
 
+def test_a_frozen_encoder_is_left_alone_and_a_resting_reference_is_not_decoded(source, monkeypatch):
+    monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_, **__: source))
+    task = build_task(replace(TINY, frozen="encoder", reference_until=0.0), Path("unused"))
+    decoded = []
+    hook = task.model.decoder.register_forward_hook(lambda *_: decoded.append(1))
+    losses = task.losses(task.batch(Draw(0, 0, 1, 1)), 0)
+    hook.remove()
+    losses.total.backward()
+    assert len(decoded) == TINY.num_frames - 1
+    assert float(losses.figures["reference_loss"]) == 0
+    assert all(parameter.grad is None for parameter in task.model.encoder.parameters())
+    assert {group.name for group in task.parameter_groups()} == {"id_bank", "id_bank_plain", "rest", "rest_plain"}
+    assert task.model.projector.weight.grad is not None
+
+
+def test_the_official_start_freezes_the_first_stages_alone(source, monkeypatch):
+    monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_, **__: source))
+    learning = {
+        frozen: sum(one.requires_grad for one in build_task(replace(TINY, frozen=frozen), Path("unused")).model.encoder.parameters())
+        for frozen in ("nothing", "early", "encoder")
+    }
+    assert learning["nothing"] > learning["early"] > learning["encoder"] == 0
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_without_dropout_two_passes_over_a_batch_agree(source, monkeypatch, dropout):
+    monkeypatch.setattr(SyntheticClips, "read", staticmethod(lambda *_, **__: source))
+    task = build_task(replace(TINY, dropout=dropout), Path("unused"))
+    task.model.train()
+    picture = task.model.see(torch.rand(1, 3, 49, 49, generator=torch.Generator().manual_seed(0)))
+    embedding = task.model.id_bank(torch.ones(1, 11, 49, 49))
+    once, again = (task.model.match_itself(picture, embedding).outputs[-1] for _ in range(2))
+    assert torch.equal(once, again) is not dropout
+
+
+def write_images(root: Path) -> None:
+    """The shapes, as a folder of images and masks."""
+    bank = shapes_bank()
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for index in range(len(bank)):
+        Image.fromarray(bank.image(index).permute(1, 2, 0).numpy()).save(root / "images" / f"{index}.png")
+        Image.fromarray(bank.labels(index).numpy()).save(root / "masks" / f"{index}.png")
+
+
+def write_clip(root: Path) -> None:
+    """Moving shapes, as a folder of clips and masks."""
+    images, labels = moving_shapes(num_frames=4, hw=(60, 80), num_objects=1)
+    for part, maps in (("JPEGImages", images.permute(0, 2, 3, 1)), ("Annotations", labels.to(torch.uint8))):
+        folder = root / part / "clip"
+        folder.mkdir(parents=True)
+        for index, one in enumerate(maps):
+            Image.fromarray(one.numpy()).save(folder / f"{index:05d}.png")
+
+
 def test_a_training_on_a_folder_of_images_goes_through_the_loop(tmp_path):
-    for index, (image, labels) in enumerate((shapes_bank().image(i), shapes_bank().labels(i)) for i in range(4)):
-        (tmp_path / "images").mkdir(exist_ok=True)
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index}.png")
-        Image.fromarray(labels.numpy()).save(tmp_path / "masks" / f"{index}.png")
+    write_images(tmp_path)
     recipe = replace(TINY, steps=2, held_out=0.0, picture_every=1, record_every=1, precision="float32")
     task = build_task(recipe, tmp_path)
     assert describe(task)[0].startswith("4 images")
@@ -176,13 +228,29 @@ def test_a_training_on_a_folder_of_images_goes_through_the_loop(tmp_path):
 
 
 def test_a_training_on_a_folder_of_clips_goes_through_the_loop(tmp_path):
-    images, labels = moving_shapes(num_frames=4, hw=(60, 80), num_objects=1)
-    for part, maps in (("JPEGImages", images.permute(0, 2, 3, 1)), ("Annotations", labels.to(torch.uint8))):
-        folder = tmp_path / part / "clip"
-        folder.mkdir(parents=True)
-        for index, one in enumerate(maps):
-            Image.fromarray(one.numpy()).save(folder / f"{index:05d}.png")
+    write_clip(tmp_path)
     recipe = replace(default_recipe("deaot-lite:finetune"), size=49, num_frames=3, short_edge=60, batch_size=1, steps=1, precision="float32")
     task = build_task(recipe, tmp_path)
     assert "clip" in describe(task)[0]
     assert [one.step for one in train(task, recipe, tmp_path / "run")] == [1]
+
+
+def test_a_training_on_both_kinds_sees_both(tmp_path):
+    write_images(tmp_path / "stills")
+    write_clip(tmp_path / "clips")
+    recipe = replace(
+        default_recipe("deaot-lite:mixed"), size=49, num_frames=3, short_edge=60, batch_size=1, steps=4, held_out=0.0, precision="float32"
+    )
+    task = build_task(recipe, tmp_path)
+    assert "8 images" in describe(task)[0]  # the frames of the clip are images with masks too
+    assert "1 clips" in describe(task)[0]
+    batches = [task.batch(Draw(step, 0, 1, 0)) for step in range(40)]
+    assert 10 < sum(bool(batch["is_other"]) for batch in batches) < 30
+    assert {("labels" in batch) == bool(batch["is_other"]) for batch in batches} == {True}
+    assert len(list(train(task, recipe, tmp_path / "run"))) == 4
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_real_clips_that_is_none_is_refused(source, share):
+    with pytest.raises(InputError, match="from 0 to 1"):
+        MixedClips(source, source, share)

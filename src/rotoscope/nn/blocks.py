@@ -51,6 +51,15 @@ class DepthwiseConv(nn.Module):
         return map_to_cells(self.dropout(depthwise_conv2d(cells_to_map(cells, hw), self.conv.weight)))
 
 
+def stop_dropping(module: nn.Module) -> None:
+    """Let nothing in a module drop channels or branches while training."""
+    for part in module.modules():
+        if isinstance(part, DropPath):
+            part.rate = 0.0
+        elif isinstance(part, nn.Dropout | nn.Dropout2d):
+            part.p = 0.0
+
+
 class NormedDepthwise(nn.Module):
     """Group normalisation, GELU and a depth-wise convolution: the non-linearity between the two layers of LSTT's feed-forward part."""
 

@@ -1,14 +1,15 @@
 """Attention in a square window around each cell, without a dense map over all pairs of cells.
 
 The grid is cut into tiles. All queries of a tile are multiplied with all keys that any of them can see, as one matrix product; the windows are then
-strided views into that product, so nothing is gathered or scattered.
+strided views into that product, so nothing is gathered or scattered. On grids so small that the windows of a tile reach nearly everywhere (training
+crops), a dense map is less work than the overlap of the tiles.
 """
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 _TILE_HW = (8, 9)
@@ -49,6 +50,8 @@ def windowed_attention(
     side = round(offset_terms.key.shape[1] ** 0.5)
     radius = side // 2
     tile_hw = _balanced(height, _TILE_HW[0]), _balanced(width, _TILE_HW[1])
+    if not return_weights and offset_terms.value is None and height * width <= (tile_hw[0] + side - 1) * (tile_hw[1] + side - 1):
+        return _attend_densely(query, key, value, offset_terms), None
     query_tiles = _tiles(query, tile_hw, 0)
     scores = query_tiles @ _tiles(key * channels**-0.5, tile_hw, radius).transpose(-1, -2)
     relative = query_tiles @ offset_terms.key.transpose(-1, -2)[:, None] + offset_terms.bias[:, None, None]
@@ -62,6 +65,30 @@ def windowed_attention(
     if offset_terms.value is not None:
         read = read + weights @ offset_terms.value[:, None]
     return _untile(read, tile_hw, (height, width)), _untile(weights, tile_hw, (height, width)) if return_weights else None
+
+
+def _attend_densely(
+    query: Float[Tensor, "n heads h w c"], key: Float[Tensor, "n heads h w c"], value: Float[Tensor, "n heads h w d"], terms: OffsetTerms
+) -> Float[Tensor, "n heads h w d"]:
+    """The same over all pairs of cells, those out of each other's window having no weight."""
+    height, width = query.shape[2:4]
+    side = round(terms.key.shape[1] ** 0.5)
+    offsets, is_near = _offsets((height, width), side // 2, query.device)
+    queries, keys, values = (maps.flatten(2, 3) for maps in (query, key, value))
+    relative = queries @ terms.key.transpose(-1, -2) + terms.bias[:, None]
+    scores = queries @ (keys * keys.shape[-1] ** -0.5).transpose(-1, -2) + relative.gather(-1, offsets.expand(*relative.shape[:2], -1, -1))
+    weights = scores.masked_fill(~is_near, torch.finfo(scores.dtype).min).softmax(dim=-1)
+    read: Tensor = weights @ values
+    return read.reshape(*read.shape[:2], height, width, -1)
+
+
+def _offsets(hw: tuple[int, int], radius: int, device: torch.device) -> tuple[Int64[Tensor, "l l"], Bool[Tensor, "l l"]]:
+    """For each pair of cells, which place of the first one's window the second is at, and whether it is in it."""
+    cells = torch.cartesian_prod(*(torch.arange(length, device=device) for length in hw))
+    apart = cells[None] - cells[:, None]
+    is_near = (apart.abs() <= radius).all(dim=-1)
+    row, column = (apart.clamp(-radius, radius) + radius).unbind(dim=-1)
+    return row * (2 * radius + 1) + column, is_near
 
 
 def _balanced(length: int, most: int) -> int:

@@ -40,7 +40,7 @@ class ClipLosses:
 
     Attributes:
         total: what is minimised.
-        frames: of each frame and sample, unweighted; first the reference frame's.
+        frames: of each frame and sample, unweighted; first the reference frame's, 0 where it has no weight and so is not decoded.
         predicted: labels that the network gave each frame; the reference has its true ones.
     """
 
@@ -75,10 +75,12 @@ def clip_losses(
         picture = network.see(images[index])
         embedding = _embedded(network, labels[index], shuffle) if index == 0 or not settings.own_masks else None
         result = network.match(picture, memory.layers()) if index > 0 or embedding is None else network.match_itself(picture, embedding)
-        logits = _logits(network, picture, result, (labels.shape[2], labels.shape[3]), shuffle=shuffle, num_objects=num_objects)
-        losses.append(_sample_losses(logits, labels[index], settings))
-        if index > 0:
-            winners.append(logits.detach().argmax(dim=1))
+        if index > 0 or settings.reference_weight > 0:
+            logits = _logits(network, picture, result, (labels.shape[2], labels.shape[3]), shuffle=shuffle, num_objects=num_objects)
+            losses.append(_sample_losses(logits, labels[index], settings))
+            winners += [logits.detach().argmax(dim=1)] * (index > 0)
+        else:
+            losses.append(images.new_zeros(images.shape[1]))
         memory.add(index, network.store(result, _embedded(network, winners[-1], shuffle) if embedding is None else embedding))
     frames = torch.stack(losses)
     total = frames[1:].mean(dim=0) + settings.reference_weight * frames[0]

@@ -1,4 +1,4 @@
-"""Where the clips of a step come from: made from static images, or cut out of real video."""
+"""Where the clips of a step come from: made from static images, cut out of real video, or both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from rotoscope.datasets.static_images import read_stills
+from rotoscope.errors import InputError
 from rotoscope.training.image_bank import ImageBank
 from rotoscope.training.synthesis import Clips, Sources, SynthesisSettings, synthesise
 from rotoscope.training.task import Batch, Draw
@@ -73,3 +74,40 @@ class SyntheticClips:
         padded = self.bank.padded(chosen.flatten().tolist())
         sources = Sources(*(part.unflatten(0, tuple(chosen.shape)) for part in padded))  # type: ignore[no-untyped-call] # torch's stub
         return synthesise(sources, self.settings, generator), generator
+
+
+@dataclass(frozen=True, slots=True)
+class MixedClips:
+    """Clips of two sources; which one makes a batch is drawn, so that processes that share a step see both.
+
+    Attributes:
+        common: makes most batches, or as many as not.
+        other: makes a share of them.
+        share: of the batches, in 0..1.
+    """
+
+    common: ClipSource
+    other: ClipSource
+    share: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share.
+
+        Raises:
+            InputError: it is not in 0..1.
+        """
+        if not 0 <= self.share <= 1:
+            message = f"a share of {self.share:g} of the batches cannot be drawn; give a number from 0 to 1"
+            raise InputError(message)
+
+    def __str__(self) -> str:
+        return f"{self.common}; and for {self.share:.0%} of the batches: {self.other}"
+
+    def batch(self, draw: Draw) -> Batch:
+        """What one of the two needs, and which of them it is."""
+        is_other = torch.rand(1, generator=draw.generator()) < self.share
+        return {**(self.other if is_other else self.common).batch(draw), "is_other": is_other}
+
+    def clips(self, batch: Batch) -> tuple[Clips, torch.Generator]:
+        """The clips of that source."""
+        return (self.other if batch["is_other"] else self.common).clips(batch)

@@ -17,10 +17,12 @@ from rotoscope.datasets.clips import read_clips
 from rotoscope.errors import InputError
 from rotoscope.models.aot import VARIANTS, AotConfig, AotNetwork, load_network
 from rotoscope.models.checkpoints import load_strictly, read_checkpoint
+from rotoscope.nn.blocks import stop_dropping
+from rotoscope.nn.conv_norm import freeze_parameters
 from rotoscope.ops.color import imagenet_scaled
 from rotoscope.training.aot_clips import ClipLosses, ClipSettings, clip_losses, identity_shuffles
 from rotoscope.training.augment import CameraSettings, through_camera
-from rotoscope.training.clip_source import ClipSource, SyntheticClips
+from rotoscope.training.clip_source import ClipSource, MixedClips, SyntheticClips
 from rotoscope.training.losses import hard_share, mean_overlap
 from rotoscope.training.pretrained import lite_encoder_weights
 from rotoscope.training.recipe import Recipe
@@ -29,7 +31,8 @@ from rotoscope.training.synthesis import Clips, SynthesisSettings
 from rotoscope.training.task import Batch, Draw, ParameterGroup, SamplePictures, StepLosses
 from rotoscope.training.video_clips import ClipSampling, VideoClips
 
-Stage = Literal["static", "main"]
+Stage = Literal["static", "main", "mixed"]
+Frozen = Literal["nothing", "early", "encoder"]
 
 _ID_BANK_GAIN = 17.0**-2
 """Of the orthogonal start of the ID bank: one over the pixels of a patch (official code)."""
@@ -41,7 +44,7 @@ class AotRecipe(Recipe):
 
     Attributes:
         model: the variant.
-        stage: on what: clips made from static images, or real ones.
+        stage: on what: clips made from static images, real ones, or both ("mixed": `video_share` of the parts of steps see real ones).
         num_frames: of a clip, the reference among them.
         size: side of the frames; 16n + 1, or 16n with a Swin encoder.
         rate, least_rate: see `PolynomialRate`.
@@ -52,9 +55,11 @@ class AotRecipe(Recipe):
         hard_until: share of the steps over which the share of pixels that count falls to 15 %.
         reference_until: share of the steps over which the weight of the reference frame's own loss falls from 1 to 0.
         short_edge: what the shorter side of real video is scaled to, before it is cut (0.7 to 1.3 times that).
-        merge_share: of the real clips over which another clip's objects are laid (main stage).
+        merge_share: of the real clips over which another clip's objects are laid.
+        video_share: see `stage`.
         held_out: share of the images that training never sees.
-        freeze_early: whether the encoder's first stages stay as they are.
+        frozen: what stays as it is: nothing, the encoder's first stages (official), or the encoder, which costs more than half of a step on the CPU.
+        dropout: whether channels and branches are dropped while training (official); a short training has no need of it.
     """
 
     model: str
@@ -71,12 +76,17 @@ class AotRecipe(Recipe):
     reference_until: float = 0.1
     short_edge: int = 480
     merge_share: float = 0.3
+    video_share: float = 0.5
     held_out: float = 0.02
-    freeze_early: bool = True
+    frozen: Frozen = "early"
+    dropout: bool = True
 
 
 def default_recipe(name: str) -> AotRecipe:
-    """The recipe of a variant: "NAME" for the static stage, "NAME:main" for the main one, "NAME:finetune" to go on with one's own clips."""
+    """The recipe of a variant: "NAME" for the static stage, "NAME:main" for the main one.
+
+    "NAME:mixed" sees clips of both kinds, and "NAME:finetune" goes on with one's own clips.
+    """
     model, _, stage = name.partition(":")
     config = VARIANTS[model]
     if model == "deaot-lite":
@@ -91,7 +101,7 @@ def default_recipe(name: str) -> AotRecipe:
 
 _LITE = AotRecipe(
     model="deaot-lite", steps=20_000, batch_size=6, clip_norm=5.0, average_decay=0.999, size=177, num_frames=4, encoder_factor=0.15,
-    own_masks_from=0.5, save_every=500, freeze_early=False, short_edge=240, precision="bfloat16",
+    own_masks_from=0.5, save_every=500, frozen="nothing", short_edge=240, precision="bfloat16",
 )  # fmt: skip
 """A short schedule on small frames, which a laptop's processor can follow."""
 
@@ -100,6 +110,8 @@ def _staged(general: AotRecipe, stage: str, *, rate: float, least_rate: float) -
     match stage:
         case "" | "static":
             return general
+        case "mixed":
+            return replace(general, stage="mixed", rate=rate, least_rate=least_rate, own_masks_from=0.0, reference_until=0.0)
         case "main":
             return replace(general, stage="main", rate=rate, least_rate=least_rate, weight_decay=0.07, own_masks_from=0.5, reference_until=1.0)
         case "finetune":  # ours: a weight learnt for long is to be moved a little, on what it will see
@@ -135,8 +147,12 @@ def build_task(recipe: AotRecipe, data: Path, *, device: str = "cpu", weights: P
         network = fresh_network(config, seed=recipe.seed)
         if recipe.model == "deaot-lite":
             load_strictly(network.encoder.layers, lite_encoder_weights())  # type: ignore[arg-type] # only LiteEncoder has one module of that name
-    if recipe.freeze_early:
+    if recipe.frozen == "early":
         network.encoder.freeze_early()
+    if recipe.frozen == "encoder":
+        freeze_parameters([network.encoder])
+    if not recipe.dropout:
+        stop_dropping(network)
     return AotTask(recipe, network.to(device, memory_format=torch.channels_last), source)  # type: ignore[call-overload] # torch's stubs lack it
 
 
@@ -147,11 +163,14 @@ def describe(task: "AotTask") -> list[str]:
 
 
 def _source(recipe: AotRecipe, data: Path, device: str) -> ClipSource:
+    settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size)
     if recipe.stage == "static":
-        settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size)
         return SyntheticClips.read(data, settings, held_out=recipe.held_out, device=device)
     sampling = ClipSampling(num_frames=recipe.num_frames, size=recipe.size, short_edge=recipe.short_edge, merge_share=recipe.merge_share)
-    return VideoClips(read_clips(data), sampling)
+    video = VideoClips(read_clips(data), sampling)
+    if recipe.stage == "main":
+        return video
+    return MixedClips(SyntheticClips.read(data, settings, held_out=recipe.held_out, device=device), video, recipe.video_share)
 
 
 class AotTask:
@@ -199,7 +218,7 @@ class AotTask:
             gap=recipe.gap,
             own_masks=own_masks,
             hard_share=hard_share(step, num_steps=recipe.steps, warm_up=recipe.hard_until),
-            reference_weight=max(0.0, 1 - step / max(recipe.reference_until * recipe.steps, 1e-9)),
+            reference_weight=max(0.0, 1 - step / (recipe.reference_until * recipe.steps)) if recipe.reference_until else 0.0,
         )
         shuffle = identity_shuffles(images.shape[1], device=images.device)
         num_objects = clips.num_objects.tolist()
