@@ -3,81 +3,98 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rotoscope.cli.options import takes
 from rotoscope.cli.progress import progress_bar, stop_on_interrupt
 from rotoscope.errors import InputError
 
 if TYPE_CHECKING:
-    from rotoscope.jobs.detect_work import DetectRun, PictureReport
+    from rotoscope.jobs.detect_work import DetectRequest, DetectRun, PictureReport
 
 INTERRUPTED, SOME_UNREADABLE = 130, 2
 _MOST_NAMED = 3  # unreadable images that are named on the screen; the summary lists all
 
 
-def detect(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders of images, videos; a stream URL, or a camera number.")],
-    *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")] = Path("detections"),
-    model: Annotated[str, typer.Option(help="A model of `rotoscope weights list` that detects.")] = "yolact-lite",
-    weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change the model's settings: FIELD=VALUE. Repeatable.")] = None,
-    score: Annotated[float, typer.Option(help="The least score, 0 to 1; for AP curves, 0.")] = 0.15,
-    top_k: Annotated[int, typer.Option(help="Keep the best so many of an image; for AP, 100.")] = 15,
-    classes: Annotated[str | None, typer.Option(help="Only these classes: person,dog.")] = None,
-    batch: Annotated[int, typer.Option(help="So many images through the model together.")] = 1,
-    max_frames: Annotated[int | None, typer.Option(help="Only the first so many frames of a video; needed for live streams.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectOptions:
+    """What was typed; each field is an option."""
+
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders of images, videos; a stream URL, or a camera number.")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")] = Path("detections")
+    model: Annotated[str, typer.Option(help="A model of `rotoscope weights list` that detects.")] = "yolact-lite"
+    weights: Annotated[Path | None, typer.Option(help="A weights file; by default what ships or was imported.")] = None
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change the model's settings: FIELD=VALUE. Repeatable.")] = None
+    score: Annotated[float, typer.Option(help="The least score, 0 to 1; for AP curves, 0.")] = 0.15
+    top_k: Annotated[int, typer.Option(help="Keep the best so many of an image; for AP, 100.")] = 15
+    classes: Annotated[str | None, typer.Option(help="Only these classes: person,dog.")] = None
+    batch: Annotated[int, typer.Option(help="So many images through the model together.")] = 1
+    max_frames: Annotated[int | None, typer.Option(help="Only the first so many frames of a video; needed for live streams.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     ground_truth: Annotated[
         Path | None, typer.Option(help="A COCO file: take the ids of images (by name) and classes from it; its images alone.")
-    ] = None,
-    instances: Annotated[bool, typer.Option("--instances", help="Write a mask for each object: instances/NAME/00_person_0.87.png.")] = False,
-    cutouts: Annotated[bool, typer.Option("--cutouts", help="Write each object as a picture with transparency.")] = False,
-    overlay: Annotated[Literal["vp9", "h264"], typer.Option(help="The codec of the overlays of videos.")] = "vp9",
-    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Draw nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image on stdout, then the summary.")] = False,
-) -> int:
+    ] = None
+    instances: Annotated[bool, typer.Option("--instances", help="Write a mask for each object: instances/NAME/00_person_0.87.png.")] = False
+    cutouts: Annotated[bool, typer.Option("--cutouts", help="Write each object as a picture with transparency.")] = False
+    overlay: Annotated[Literal["vp9", "h264"], typer.Option(help="The codec of the overlays of videos.")] = "vp9"
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Draw nothing.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image on stdout, then the summary.")] = False
+
+
+@takes(DetectOptions)
+def detect(options: DetectOptions, _: typer.Context) -> int:
     """Find the objects in images and videos: OUTPUT gets detections.json (COCO results), images.json, overlay/ and summary.json.
 
     Images that cannot be read are passed over and counted; the exit code is then 2.
     """
-    if resume and overwrite:
-        message = "--resume and --overwrite exclude each other"
-        raise InputError(message)
-    from rotoscope.jobs.detect_work import DetectRequest, DetectRun
-    from rotoscope.jobs.detect_writers import Wanted
+    from rotoscope.jobs.detect_work import DetectRun
 
-    request = DetectRequest(
-        inputs=tuple(int(one) if one.isdecimal() and not Path(one).exists() else one for one in inputs),
-        output=output,
-        model=model,
-        weights=weights,
-        device=device,
-        score=score,
-        top_k=top_k,
-        classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
-        batch=batch,
-        max_frames=max_frames,
-        wanted=Wanted("none" if no_overlay else overlay, instances=instances, cutouts=cutouts),
-        ground_truth=ground_truth,
-        existing="resume" if resume else "overwrite" if overwrite else "refuse",
-        settings=parse_settings(model, settings or []),
-    )
-    run = DetectRun(request)
-    if not as_json:
+    run = DetectRun(_request(options))
+    if not options.as_json:
         for note in run.notes:
             typer.echo(f"note: {note}", err=True)
-    interrupted = _work(run, as_json=as_json)
-    _report(run.summary, output, as_json=as_json)
+    interrupted = _work(run, as_json=options.as_json)
+    _report(run.summary, options.output, as_json=options.as_json)
     if interrupted:
-        typer.echo(f"stopped; what is done is in {output}. Go on with the same command and --resume", err=True)
+        typer.echo(f"stopped; what is done is in {options.output}. Go on with the same command and --resume", err=True)
         return INTERRUPTED
     return SOME_UNREADABLE if run.summary["skipped"] else 0
+
+
+def _request(options: DetectOptions) -> "DetectRequest":
+    """What is to be done.
+
+    Raises:
+        InputError: options that exclude each other, or a setting that the model does not have.
+    """
+    if options.resume and options.overwrite:
+        message = "--resume and --overwrite exclude each other"
+        raise InputError(message)
+    from rotoscope.jobs.detect_work import DetectRequest
+    from rotoscope.jobs.detect_writers import Wanted
+
+    return DetectRequest(
+        inputs=tuple(int(one) if one.isdecimal() and not Path(one).exists() else one for one in options.inputs),
+        output=options.output,
+        model=options.model,
+        weights=options.weights,
+        device=options.device,
+        score=options.score,
+        top_k=options.top_k,
+        classes=None if options.classes is None else tuple(name.strip() for name in options.classes.split(",")),
+        batch=options.batch,
+        max_frames=options.max_frames,
+        wanted=Wanted("none" if options.no_overlay else options.overlay, instances=options.instances, cutouts=options.cutouts),
+        ground_truth=options.ground_truth,
+        existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
+        settings=parse_settings(options.model, options.settings or []),
+    )
 
 
 def parse_settings(model: str, values: Sequence[str]) -> dict[str, object]:
