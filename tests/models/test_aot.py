@@ -75,6 +75,31 @@ def test_deaot_lite_is_known_by_its_own_keys_and_runs():
     assert run(tracker.start(), frames, {0: Masks.from_labels(labels[0])})[-1].object_ids == (1, 2)
 
 
+@pytest.mark.parametrize("hw", [(48, 64), (900, 1000)])
+def test_outlines_follow_the_edges_of_the_frame_where_the_variant_says_so(small, hw, monkeypatch):
+    """The network is made to see a square two pixels off the one in the frame, whatever it remembers."""
+    image = torch.full((3, *hw), 40, dtype=torch.uint8)
+    image[:, 16:32, 16:40] = 220
+    off = torch.zeros(11, *hw)
+    off[0], off[1, 18:34, 18:42] = 1, 8
+    monkeypatch.setattr(AotPropagator, "_upsampled", lambda *_: off)
+    truth = Masks.from_labels((image[0] == 220).int())
+    plain, followed = (
+        run(
+            AotTracker(small.network, replace(small.config, edge_radius=radius, long_edge=64)).start(), [Frame(0, image), Frame(1, image)], {0: truth}
+        )[1]
+        for radius in (0, 6)
+    )
+    wrong = [int((masks.labels() != truth.labels()).sum()) for masks in (plain, followed)]
+    assert wrong[1] <= wrong[0] / 2
+    assert torch.allclose(followed.probs.sum(dim=0), torch.ones(hw), atol=1e-4)
+    assert float(followed.probs.min()) >= 0
+
+
+def test_official_variants_leave_outlines_where_the_network_sees_them():
+    assert {VARIANTS[name].edge_radius for name in RELEASED} == {0}
+
+
 def test_the_lite_encoder_keeps_its_statistics_while_training():
     network = AotNetwork(VARIANTS["deaot-lite"]).train()
     network.encoder.freeze_early()

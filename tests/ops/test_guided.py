@@ -1,6 +1,6 @@
 import torch
 
-from rotoscope.ops.guided import box_mean, guided_coefficients
+from rotoscope.ops.guided import box_mean, follow_edges, guided_coefficients
 
 
 def filtered(guide: torch.Tensor, maps: torch.Tensor, radius: int = 3, smoothness: float = 1e-4) -> torch.Tensor:
@@ -47,3 +47,25 @@ def test_a_function_of_the_colours_stays() -> None:
 def test_a_picture_of_one_hue_gives_finite_numbers() -> None:
     guide = torch.rand(1, 16, 16).expand(3, -1, -1)  # its covariance is singular
     assert bool(torch.isfinite(filtered(guide, torch.rand(1, 16, 16), smoothness=1e-6)).all())
+
+
+def test_a_distribution_is_enlarged_to_the_guide_and_its_outline_moves_to_the_edge() -> None:
+    guide = torch.zeros(3, 48, 64)
+    guide[:, :, 32:] = 0.6
+    coarse = torch.zeros(3, 12, 16)
+    coarse[1, :, 9:] = 1  # four pixels off
+    coarse[0] = 1 - coarse[1]
+    followed = follow_edges(coarse, guide, radius=4, smoothness=1e-4)
+    assert followed.shape == (3, 48, 64)
+    is_wrong = followed.argmax(0) != (torch.arange(64) >= 32).long()
+    assert int(is_wrong.sum()) <= 48  # of the 4 * 48 that were wrong
+    assert float(followed[2].abs().max()) < 1e-6  # an object without pixels gets none
+
+
+def test_many_objects_give_what_each_gives_alone() -> None:
+    torch.manual_seed(0)
+    guide, probs = torch.rand(3, 16, 20), torch.rand(20, 8, 10).softmax(0)
+    together = follow_edges(probs, guide, radius=2, smoothness=1e-3)
+    for channel in (1, 9, 19):
+        alone = follow_edges(probs[[0, channel]], guide, radius=2, smoothness=1e-3)
+        assert torch.allclose(together[channel], alone[1], atol=1e-6)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rotoscope.models.aot import VARIANTS, AotConfig, AotPropagator, AotTracker, build
 from rotoscope.models.aot.network import one_hot_identities
-from rotoscope.models.aot.propagator import normalised, working_size_of
+from rotoscope.models.aot.propagator import network_input, working_size_of
 from rotoscope.ops.aggregate import merge_groups
 from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
 from rotoscope.tracking.ensemble import EnsembleTracker
@@ -93,8 +93,8 @@ def test_frames_are_sized_and_normalised_as_the_official_ones():
         limits = {"short_edge": None if short_edge < 0 else int(short_edge), "long_edge": int(long_edge), "scale": round(scale, 4)}
         assert working_size((int(height), int(width)), stride=16, corners=bool(corners), **limits) == tuple(map(int, expected))
     frame = clip()[0][0]
-    assert worst(normalised(frame, VARIANTS["aot-t"], "cpu")[0], data["img0_align"]) < BLOCK_TOLERANCE
-    assert worst(normalised(frame, VARIANTS["swinb-aot-l"], "cpu")[0], data["img0_noalign"]) < BLOCK_TOLERANCE
+    assert worst(network_input(frame, VARIANTS["aot-t"], "cpu")[0], data["img0_align"]) < BLOCK_TOLERANCE
+    assert worst(network_input(frame, VARIANTS["swinb-aot-l"], "cpu")[0], data["img0_noalign"]) < BLOCK_TOLERANCE
     linear = F.interpolate(frame.image[None].float(), size=(97, 145), mode="bilinear")[0]
     assert worst(linear, resize_cubic(frame.image.float(), (97, 145))) > 1
 
@@ -104,7 +104,7 @@ def test_a_step_is_the_official_one(variant):
     data, (frames, labels) = arrays(f"step_{OFFICIAL[variant]}"), clip()
     net, config = network(variant), VARIANTS[variant]
     size = working_size_of(frames[0].hw, config)
-    picture = net.see(normalised(frames[0], config, "cpu"))
+    picture = net.see(network_input(frames[0], config, "cpu"))
     reference = net.match_itself(picture, net.id_bank(one_hot_identities(resize_labels(labels[0].long(), size)[None])))
     assert worst(reference.outputs[-1][0, :, ::4], data["ref_lstt_last_c4"]) < LOGIT_TOLERANCE
     propagator = start(variant)

@@ -70,3 +70,8 @@ def average(probs: Sequence[Float[Tensor, "channels h w"]]) -> Float[Tensor, "ch
     for other in probs[1:]:
         total += other
     return total / len(probs)
+
+
+def normalised(shares: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels h w"]:
+    """The same shares, summing to 1 over the channels; where all are 0 they stay so."""
+    return shares / shares.sum(0, keepdim=True).clamp(min=1e-6)

@@ -5,12 +5,38 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from rotoscope.ops.sizing import resize_smooth
+
+_OBJECTS_AT_ONCE = 8
+"""Bounds the scratch memory of `follow_edges`: 10 MB for each object at 480p."""
+
 
 def box_mean(maps: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n h w"]:
     """The mean over the square of 2 * radius + 1 cells around each cell; at the border, over the cells of it that exist."""
     size = 2 * radius + 1
     rows = F.avg_pool2d(maps, (size, 1), stride=1, padding=(radius, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, radius), count_include_pad=False)
+
+
+def follow_edges(probs: Float[Tensor, "n h w"], guide: Float[Tensor, "3 h2 w2"], *, radius: int, smoothness: float) -> Float[Tensor, "n h2 w2"]:
+    """A distribution over the background (channel 0) and objects, at the size of the guide, its outlines on the guide's edges.
+
+    The filter works at half the guide's size; the sum over the channels may exceed 1 where objects meet.
+
+    Args:
+        probs: at any size.
+        guide: the picture, in any colour space.
+        radius: see `guided_coefficients`, in pixels of half the guide's size.
+        smoothness: see there.
+    """
+    hw, half = guide.shape[1:], (guide.shape[1] // 2, guide.shape[2] // 2)
+    small, objects = resize_smooth(guide, half), []
+    for some in torch.split(probs[1:], _OBJECTS_AT_ONCE):
+        slopes, offsets = guided_coefficients(small, resize_smooth(some, half), radius=radius, smoothness=smoothness)
+        large = resize_smooth(slopes.flatten(0, 1), hw).view(-1, *guide.shape)
+        objects.append(((large * guide).sum(1) + resize_smooth(offsets, hw)).clamp(0, 1))
+    claimed = torch.cat(objects)
+    return torch.cat([(1 - claimed.sum(0, keepdim=True)).clamp(min=0), claimed])
 
 
 def guided_coefficients(

@@ -1,5 +1,6 @@
 """At which size a network sees a frame, and how frames and labels get there."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -113,3 +114,13 @@ def resize_linear(maps: Float[Tensor, "*b c h w"], hw: tuple[int, int]) -> Float
         return maps
     batched = maps.reshape(-1, *maps.shape[-3:])
     return F.interpolate(batched, size=hw, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *hw)
+
+
+def resize_smooth(maps: Float[Tensor, "n h w"], hw: Sequence[int]) -> Float[Tensor, "n h2 w2"]:
+    """Linear interpolation, with averaging where maps get smaller."""
+    if tuple(maps.shape[1:]) == tuple(hw):
+        return maps
+    smaller = hw[0] < maps.shape[1] or hw[1] < maps.shape[2]
+    if smaller and maps.shape[1] % hw[0] == 0 and maps.shape[2] % hw[1] == 0:
+        return F.avg_pool2d(maps, (maps.shape[1] // hw[0], maps.shape[2] // hw[1]))
+    return F.interpolate(maps[None], tuple(hw), mode="bilinear", align_corners=False, antialias=smaller)[0]

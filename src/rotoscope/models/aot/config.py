@@ -23,6 +23,8 @@ class AotConfig:
         long_edge: frames are shrunk until neither side is longer, in pixels (official: 1.3 * 800, rounded to 1040); None for no limit.
         short_edge: the same for the shorter side; None for no limit (official: 624 in multi-scale tests only).
         scale: a factor on the size thereafter.
+        edge_radius: of the guided filter that moves outlines to the frame's edges (`ops.guided.follow_edges`); 0 for none, as officially.
+        edge_smoothness: variance of Lab below which it sees no edge.
         lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
             all of whose successors have none either, are lost for ever.
         compile: let torch.compile make the encoder, the layers and the decoder faster, at the price of minutes at the start.
@@ -39,6 +41,8 @@ class AotConfig:
     long_edge: int | None = 1040
     short_edge: int | None = None
     scale: float = 1.0
+    edge_radius: int = 0
+    edge_smoothness: float = 3e-4
     lose_absent_highest_ids: bool = False
     compile: bool = False
     calibration: tuple[float, ...] = ()
@@ -63,7 +67,8 @@ _TABLE = (
     AotConfig("deaot-l", "mobilenet-v2", 3, gated=True, long_term_gap=_EVERY_FIFTH),
     AotConfig("r50-deaot-l", "resnet-50", 3, gated=True, long_term_gap=_EVERY_FIFTH),
     AotConfig("swinb-deaot-l", "swin-b", 3, gated=True, long_term_gap=_EVERY_FIFTH, align_corners=False),
-    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True, long_edge=480),  # ours: DeAOT-T on a smaller encoder, for frames like its training's
+    # Ours: DeAOT-T on a smaller encoder, for frames like its training's.
+    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True, long_edge=480, edge_radius=6),
 )
 
 VARIANTS = {config.name: config for config in _TABLE}

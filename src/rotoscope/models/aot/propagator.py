@@ -14,13 +14,16 @@ from rotoscope.memory import FrameCache, bytes_in
 from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
-from rotoscope.ops.aggregate import merge_groups
-from rotoscope.ops.color import imagenet_scaled
+from rotoscope.ops.aggregate import merge_groups, normalised
+from rotoscope.ops.color import imagenet_scaled, rgb_to_lab
 from rotoscope.ops.confidence import scored
-from rotoscope.ops.sizing import resize_cubic, resize_labels, working_size
+from rotoscope.ops.guided import follow_edges
+from rotoscope.ops.sizing import resize_cubic, resize_labels, resize_smooth, working_size
 from rotoscope.types import FeatureStore, Frame, Masks
 
 _STRIDE = 16
+_EDGE_PIXELS = 480 * 1120
+"""Of the frame as the guided filter sees it, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +115,11 @@ class AotPropagator:
             picture, matched = self._picture(frame), self._match(frame)
             groups = [self._upsampled(picture, result, frame.hw, index) for index, result in enumerate(matched.passes)]
         channels = [0, *(1 + self._slots.index(object_id) for object_id in self._listed)]
-        if len(groups) == 1:
-            return scored(Masks(groups[0][channels].softmax(dim=0), self._listed), self._config.calibration)
-        merged = merge_groups([group.softmax(dim=0) for group in groups])[channels].softmax(dim=0)
-        return scored(Masks(merged, self._listed), self._config.calibration)
+        logits = groups[0] if len(groups) == 1 else merge_groups([group.softmax(dim=0) for group in groups])
+        probs = logits[channels].softmax(dim=0)
+        if self._config.edge_radius:
+            probs = self._on_edges(probs, frame)
+        return scored(Masks(probs, self._listed), self._config.calibration)
 
     @torch.inference_mode()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
@@ -196,7 +200,7 @@ class AotPropagator:
             raise InputError(message)
 
     def _picture(self, frame: Frame) -> Picture:
-        return self._pictures.get(frame, lambda: self._network.see(normalised(frame, self._config, self._device)))
+        return self._pictures.get(frame, lambda: self._network.see(network_input(frame, self._config, self._device)))
 
     def _match(self, frame: Frame) -> _Matched:
         if self._matched is None or self._matched.frame_index != frame.index:
@@ -213,6 +217,14 @@ class AotPropagator:
         used = 1 + min(max(len(self._slots) - group * MAX_OBJECTS, 0), MAX_OBJECTS)
         enlarged = F.interpolate(logits[:, :used], size=hw, mode="bilinear", align_corners=self._config.align_corners)
         return enlarged[0]
+
+    def _on_edges(self, probs: Float[Tensor, "channels h w"], frame: Frame) -> Float[Tensor, "channels h w"]:
+        """The distribution with its outlines on the frame's edges, found at no more than the size of 480p."""
+        shrinking = min(1.0, (_EDGE_PIXELS / (frame.hw[0] * frame.hw[1])) ** 0.5)
+        hw = tuple(max(2, round(side * shrinking)) for side in frame.hw)
+        guide = rgb_to_lab(resize_smooth(frame.image.to(self._device).float(), hw) / 255) / 100
+        followed = follow_edges(resize_smooth(probs, hw), guide, radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
+        return normalised(resize_smooth(followed, frame.hw))
 
     def _list_objects(self, masks: Masks, *, given: bool) -> None:
         """Give objects that are met for the first time a slot, and groups of ten a memory."""
@@ -284,7 +296,7 @@ def working_size_of(hw: tuple[int, int], config: AotConfig) -> tuple[int, int]:
     )
 
 
-def normalised(frame: Frame, config: AotConfig, device: str) -> Float[Tensor, "1 3 h w"]:
+def network_input(frame: Frame, config: AotConfig, device: str) -> Float[Tensor, "1 3 h w"]:
     """A frame as the encoder takes it."""
     image = resize_cubic(frame.image.to(device).float(), working_size_of(frame.hw, config)) / 255
     return imagenet_scaled(image)[None].contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,5 @@
 """What is computed once per frame: network features, colours, and the picture at the working size."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from rotoscope.nn.efficientnet_lite import EfficientNetLite, normalise
 from rotoscope.ops.color import rgb_to_lab
+from rotoscope.ops.sizing import resize_smooth
 from rotoscope.ops.window_read import WindowRead
 from rotoscope.types import Frame
 
@@ -82,22 +82,12 @@ def extract(encoder: EfficientNetLite, frame: Frame, config: MastLiteConfig) -> 
     """The features of a frame."""
     device = next(encoder.parameters()).device
     hw = working_hw(frame.hw, config)
-    image = resize(frame.image.to(device).float(), hw).clamp(0, 255)
+    image = resize_smooth(frame.image.to(device).float(), hw).clamp(0, 255)
     maps = encoder(normalise(image[None]).contiguous(memory_format=torch.channels_last))
     lines = [F.normalize(maps[stride][0].float(), dim=0) for stride in (4, 8, 16)]
     fine = (hw[0] // _FINE, hw[1] // _FINE)
     guide = rgb_to_lab(image / 255) / 100
-    colour = resize(guide, fine)
+    colour = resize_smooth(guide, fine)
     products = colour[[0, 0, 0, 1, 1, 2]] * colour[[0, 1, 2, 1, 2, 2]]
-    descriptors = torch.cat([*(resize(line, fine) for line in lines), colour, products])
+    descriptors = torch.cat([*(resize_smooth(line, fine) for line in lines), colour, products])
     return Features(torch.cat(lines[1:]), descriptors, guide)
-
-
-def resize(maps: Float[Tensor, "n h w"], hw: Sequence[int]) -> Float[Tensor, "n h2 w2"]:
-    """Linear interpolation, with averaging where maps get smaller."""
-    if tuple(maps.shape[1:]) == tuple(hw):
-        return maps
-    smaller = hw[0] < maps.shape[1] or hw[1] < maps.shape[2]
-    if smaller and maps.shape[1] % hw[0] == 0 and maps.shape[2] % hw[1] == 0:
-        return F.avg_pool2d(maps, (maps.shape[1] // hw[0], maps.shape[2] // hw[1]))
-    return F.interpolate(maps[None], tuple(hw), mode="bilinear", align_corners=False, antialias=smaller)[0]

@@ -9,16 +9,15 @@ from torch import Tensor
 
 from rotoscope.errors import InputError
 from rotoscope.memory import FrameCache, MaskMemory, MemorySchedule
-from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extract, resize
+from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extract
 from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
+from rotoscope.ops.aggregate import normalised
 from rotoscope.ops.components import small_parts
 from rotoscope.ops.confidence import scored
-from rotoscope.ops.guided import guided_coefficients
+from rotoscope.ops.guided import follow_edges
+from rotoscope.ops.sizing import resize_smooth
 from rotoscope.types import FeatureStore, Frame, Masks
-
-_OBJECTS_AT_ONCE = 8
-"""Bounds the scratch memory of the guided filter: 10 MB for each object at 480p."""
 
 
 class MastLitePropagator:
@@ -46,8 +45,8 @@ class MastLitePropagator:
         features = self._features(frame)
         prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
         probs = self._without_strays(self._with_looks(prior, features, ids))
-        probs = self._follow_edges(features.guide, probs)
-        return scored(Masks(normalised(resize(probs, frame.hw)), ids), self._config.calibration)
+        probs = follow_edges(probs, features.guide, radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
+        return scored(Masks(normalised(resize_smooth(probs, frame.hw)), ids), self._config.calibration)
 
     @torch.no_grad()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
@@ -55,7 +54,7 @@ class MastLitePropagator:
         features = self._features(frame)
         masks = self._memory.with_all_objects(masks)
         probs = masks.probs.to(features.key)
-        coarse, fine = (normalised(resize(probs, grid.shape[1:])) for grid in (features.key, features.descriptors))
+        coarse, fine = (normalised(resize_smooth(probs, grid.shape[1:])) for grid in (features.key, features.descriptors))
         self._looks.learn(features.descriptors, Masks(fine, masks.object_ids), given=given)
         self._memory.add(frame.index, features.key, Masks(coarse, masks.object_ids), given=given)
 
@@ -85,7 +84,7 @@ class MastLitePropagator:
     def _with_looks(self, prior: Float[Tensor, "n h w"], features: Features, ids: tuple[int, ...]) -> Float[Tensor, "n h2 w2"]:
         """The memory read's distribution, at stride 4, times that of the looks; where the read sees no object nearby, there is none."""
         hw = features.descriptors.shape[1:]
-        fine = resize(prior, hw).clamp(min=self._config.least_prior)
+        fine = resize_smooth(prior, hw).clamp(min=self._config.least_prior)
         evidence = self._config.looks_weight * self._looks.log_odds(features.descriptors, ids)
         probs = (fine.log() + F.pad(evidence, (0, 0, 0, 0, 1, 0))).softmax(0)
         near = F.max_pool2d((1 - prior[:1] > self._config.read.negligible).float(), 5, stride=1, padding=2)
@@ -99,19 +98,3 @@ class MastLitePropagator:
         margin = F.max_pool2d(strays.float(), 3, stride=1, padding=1) * ((coarse < 0.4) | strays)  # their soft rim, but no other part
         kept = probs[1:] * (1 - F.interpolate(margin[None], probs.shape[1:], mode="nearest")[0])
         return torch.cat([1 - kept.sum(0, keepdim=True), kept])
-
-    def _follow_edges(self, guide: Float[Tensor, "3 h w"], probs: Float[Tensor, "n h2 w2"]) -> Float[Tensor, "n h w"]:
-        """The distribution at the size of the guide, its outlines on the guide's edges."""
-        hw, half = guide.shape[1:], (guide.shape[1] // 2, guide.shape[2] // 2)
-        small, objects = resize(guide, half), []
-        for some in torch.split(probs[1:], _OBJECTS_AT_ONCE):
-            slopes, offsets = guided_coefficients(small, resize(some, half), radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
-            large = resize(slopes.flatten(0, 1), hw).view(-1, *guide.shape)
-            objects.append(((large * guide).sum(1) + resize(offsets, hw)).clamp(0, 1))
-        claimed = torch.cat(objects)
-        return torch.cat([(1 - claimed.sum(0, keepdim=True)).clamp(min=0), claimed])
-
-
-def normalised(probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    """The same shares, summing to 1."""
-    return probs / probs.sum(0, keepdim=True).clamp(min=1e-6)
