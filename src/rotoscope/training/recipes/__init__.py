@@ -57,6 +57,7 @@ class RecipeModule(Protocol):
 _AOT_STAGES = {
     "": "static images with masks, made into clips",
     ":main": "real clips with masks",
+    ":mixed": "real clips with masks and static images, from weights",
     ":finetune": "one's own clips with masks, from weights",
 }
 _AOT_MODELS = tuple(spec.name for spec in REGISTRY.values() if spec.module == "aot")
