@@ -6,15 +6,16 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rotoscope.datasets.clips import Footage
 from rotoscope.errors import InputError, VideoError
 from rotoscope.memory import MemorySchedule
+from rotoscope.ops.color import lab_to_rgb
 from rotoscope.training.damage import DamagedFrames
-from rotoscope.training.task import Batch, Draw
+from rotoscope.training.task import Batch, Draw, SamplePictures
 from rotoscope.video.folders import read_picture
 from rotoscope.video.read import Clip, open_clip
 
@@ -189,3 +190,22 @@ def references_of(schedule: MemorySchedule, target: int) -> list[int]:
     recent = {target - age for age in schedule.recent if age <= target}
     given = {0} if schedule.given_serve else set()
     return sorted(step for step in range(target) if step in given or step in recent or schedule.is_long_term(step))
+
+
+def repainted(
+    images: UInt8[Tensor, "t n 3 h w"], target: Float[Tensor, "n 3 h w"], rebuilt: Float[Tensor, "n 1 h2 w2"], channel: int
+) -> SamplePictures:
+    """The first sample's frames, and after them the last one with its rebuilt channel; there are no labels.
+
+    Args:
+        images: in the order of time, the last one being the target.
+        target: its Lab, L in 0..100.
+        rebuilt: one channel of that, on a coarser grid.
+        channel: which.
+    """
+    lab = target[0].float().clone()
+    lab[channel] = nn.functional.interpolate(rebuilt[:1].float(), lab.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    painted = (lab_to_rgb(lab) * 255).round().to(torch.uint8)
+    frames = torch.cat((images[:, 0], painted[None])).cpu()
+    labels = torch.zeros((frames.shape[0], *frames.shape[2:]), dtype=torch.int64)
+    return SamplePictures(frames, labels, labels)

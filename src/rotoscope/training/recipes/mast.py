@@ -22,8 +22,7 @@ from rotoscope.models.mast.network import MastEncoder, normalised_lab
 from rotoscope.models.mast.objective import draw_channel, reconstruct_from_memory, reconstruction_loss
 from rotoscope.models.mast.propagator import FULL_MEMORY
 from rotoscope.models.mast.read import to_coarse
-from rotoscope.ops.color import lab_to_rgb
-from rotoscope.training.footage import FootageFrames, FrameSource, MemorySource, PairSource
+from rotoscope.training.footage import FootageFrames, FrameSource, MemorySource, PairSource, repainted
 from rotoscope.training.recipe import Recipe
 from rotoscope.training.task import Batch, Draw, ParameterGroup, SamplePictures, StepLosses
 
@@ -190,12 +189,7 @@ def _lab(images: UInt8[Tensor, "t n 3 h w"]) -> Float[Tensor, "t n 3 h w"]:
 def _pictures(
     images: UInt8[Tensor, "t n 3 h w"], target: Float[Tensor, "n 3 h w"], rebuilt: Float[Tensor, "n 1 h4 w4"], channel: int
 ) -> SamplePictures:
-    """The first sample's frames, and after them the last one with its rebuilt channel; there are no labels."""
-    lab = target[0].float().clone()
-    lab[channel] = nn.functional.interpolate(rebuilt[:1].float(), lab.shape[1:], mode="bilinear", align_corners=False)[0, 0]
-    scale = torch.tensor([50.0, 127.0, 127.0], device=lab.device)[:, None, None]
-    shift = torch.tensor([50.0, 0.0, 0.0], device=lab.device)[:, None, None]
-    painted = (lab_to_rgb(lab * scale + shift) * 255).round().to(torch.uint8)
-    frames = torch.cat((images[:, 0], painted[None])).cpu()
-    labels = torch.zeros((frames.shape[0], *frames.shape[2:]), dtype=torch.int64)
-    return SamplePictures(frames, labels, labels)
+    """`repainted`, from the network's Lab."""
+    scale = torch.tensor([50.0, 127.0, 127.0], device=target.device)[:, None, None]
+    shift = torch.tensor([50.0, 0.0, 0.0], device=target.device)[:, None, None]
+    return repainted(images, target * scale + shift, rebuilt * scale[channel] + shift[channel], channel)
