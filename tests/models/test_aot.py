@@ -330,6 +330,21 @@ def test_memory_stays_within_the_budget_and_keeps_what_was_given(small):
     assert {39, 38} & {frame.step for frame in kept}
 
 
+def test_a_variant_may_bound_its_memory_itself_and_keeps_all_that_was_given(small):
+    frames, labels = clip(12, (32, 32))
+    tracker = AotTracker(small.network, replace(small.config, long_term_gap=1, long_term_frames=4))
+    given = {index: Masks.from_labels(labels[index]) for index in (0, 6)}
+    propagator = tracker.start()
+    assert max(propagator.long_term_frames[0] for _ in propagate(frames, propagator, given)) == 4
+    kept = propagator._groups[0].long_term.frames
+    assert {frame.step for frame in kept if frame.given} == {0, 6}
+    assert 11 in {frame.step for frame in kept}
+    assert any(frame.attention != 1 for frame in kept)  # it is measured, for it decides who stays
+    many = tracker.start()
+    list(propagate(frames, many, {index: Masks.from_labels(one) for index, one in enumerate(labels)}))
+    assert many.long_term_frames == [12]
+
+
 def test_a_new_group_takes_its_share_of_the_budget(small):
     frames, labels = clip(14, (32, 32))
     per_frame = 2 * 256 * 9 * 4

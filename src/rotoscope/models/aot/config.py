@@ -19,6 +19,8 @@ class AotConfig:
         num_layers: of the transformer.
         gated: DeAOT's gated propagation rather than AOT's blocks.
         long_term_gap: every so many frames one is kept for long; None keeps the given ones only (official: 9999).
+        long_term_frames: how many frames are kept for long at most, the given ones among them, which always stay; None for no limit (official). Which
+            of the others stay: see `memory.LongTermMemory`.
         align_corners: frames of 16n + 1 pixels, whose corner cells lie on the corner pixels; otherwise 16n (Swin).
         long_edge: frames are shrunk until neither side is longer, in pixels (official: 1.3 * 800, rounded to 1040); None for no limit.
         short_edge: the same for the shorter side; None for no limit (official: 624 in multi-scale tests only).
@@ -37,6 +39,7 @@ class AotConfig:
     num_layers: int
     gated: bool
     long_term_gap: int | None = None
+    long_term_frames: int | None = None
     align_corners: bool = True
     long_edge: int | None = 1040
     short_edge: int | None = None

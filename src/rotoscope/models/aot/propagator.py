@@ -253,11 +253,12 @@ class AotPropagator:
         stored = self._network.store(result, embedding)
         gap = self._config.long_term_gap
         is_due = gap is not None and self._step - group.last_kept_step >= gap
-        if self._max_bytes is not None and matched is not None:
+        most_frames = self._most_frames(stored)
+        if most_frames is not None and matched is not None:
             self._note_attention(group, matched)
         group.short_term = stored
         if is_reference or is_due:
-            group.long_term.add(self._step, stored, given=is_reference, most_frames=self._most_frames(stored))
+            group.long_term.add(self._step, stored, given=is_reference, most_frames=most_frames)
             group.last_kept_step = self._step
             self._check_budget(stored)
 
@@ -269,14 +270,16 @@ class AotPropagator:
         )
 
     def _most_frames(self, stored: Sequence[tuple[Tensor, Tensor]]) -> int | None:
-        """How many long-term frames of one group the budget holds, beside the frame before."""
+        """How many long-term frames of one group the variant wants and the budget holds, beside the frame before."""
+        wanted = self._config.long_term_frames
         if self._max_bytes is None:
-            return None
-        return max(self._max_bytes // (bytes_in(stored) * len(self._groups)) - 1, 0)
+            return wanted
+        held = max(self._max_bytes // (bytes_in(stored) * len(self._groups)) - 1, 0)
+        return held if wanted is None else min(held, wanted)
 
     def _check_budget(self, stored: Sequence[tuple[Tensor, Tensor]]) -> None:
         most = self._most_frames(stored)
-        if most is None or self._max_bytes is None:
+        if most is None or self._max_bytes is None:  # a limit of the variant alone is kept by the memory itself
             return
         for group in self._groups:
             group.long_term.shrink(most)
