@@ -14,8 +14,28 @@ _OBJECTS_AT_ONCE = 8
 def box_mean(maps: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n h w"]:
     """The mean over the square of 2 * radius + 1 cells around each cell; at the border, over the cells of it that exist."""
     size = 2 * radius + 1
-    rows = F.avg_pool2d(maps, (size, 1), stride=1, padding=(radius, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, radius), count_include_pad=False)
+    present = torch.ones(1, *maps.shape[1:], dtype=maps.dtype, device=maps.device)
+    sums, counts = (_run_sums(_run_sums(some, size, dim=1), size, dim=2) for some in (maps, present))
+    return sums / counts
+
+
+def _run_sums(maps: Float[Tensor, "n h w"], size: int, *, dim: int) -> Float[Tensor, "n h w"]:
+    """Sums over an odd number of cells around each cell, nothing beyond the border: runs of 1, 2, 4, ... cells are added up, so a few additions do."""
+    length, radius = maps.shape[dim], size // 2
+    padding = (0, 0, radius, radius) if dim == 1 else (radius, radius)
+    runs, run_length = F.pad(maps, padding), 1
+    total, covered = None, 0
+    while True:
+        if size & run_length:
+            part = runs.narrow(dim, covered, length)
+            total = part if total is None else total + part
+            covered += run_length
+        if covered == size:
+            assert total is not None, "a window holds a cell"
+            return total
+        kept = runs.shape[dim] - run_length
+        runs = runs.narrow(dim, 0, kept) + runs.narrow(dim, run_length, kept)
+        run_length *= 2
 
 
 def follow_edges(probs: Float[Tensor, "n h w"], guide: Float[Tensor, "3 h2 w2"], *, radius: int, smoothness: float) -> Float[Tensor, "n h2 w2"]:

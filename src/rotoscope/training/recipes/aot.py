@@ -54,6 +54,8 @@ class AotRecipe(Recipe):
         own_masks_from: share of the steps after which the memories are fed with the network's own masks, and the ID bank rests.
         hard_until: share of the steps over which the share of pixels that count falls to 15 %.
         reference_until: share of the steps over which the weight of the reference frame's own loss falls from 1 to 0.
+        layer_extent: the longer side of a cut-out object, as shares of the frame's side, from least to most (`SynthesisSettings`).
+        least_pixels: objects with fewer pixels in the first frame are not followed.
         short_edge: what the shorter side of real video is scaled to, before it is cut (0.7 to 1.3 times that).
         merge_share: of the real clips over which another clip's objects are laid.
         video_share: see `stage`.
@@ -74,6 +76,8 @@ class AotRecipe(Recipe):
     own_masks_from: float = 1.0
     hard_until: float = 0.5
     reference_until: float = 0.1
+    layer_extent: tuple[float, float] = (0.15, 0.8)
+    least_pixels: int = 60
     short_edge: int = 480
     merge_share: float = 0.3
     video_share: float = 0.5
@@ -113,11 +117,13 @@ def _staged(general: AotRecipe, stage: str, *, rate: float, least_rate: float) -
         case "mixed":
             return replace(general, stage="mixed", rate=rate, least_rate=least_rate, own_masks_from=0.0, reference_until=0.0)
         case "main":
-            return replace(general, stage="main", rate=rate, least_rate=least_rate, weight_decay=0.07, own_masks_from=0.5, reference_until=1.0)
+            return replace(
+                general, stage="main", rate=rate, least_rate=least_rate, weight_decay=0.07, own_masks_from=0.5, reference_until=1.0, least_pixels=100
+            )
         case "finetune":  # ours: a weight learnt for long is to be moved a little, on what it will see
             return replace(
                 general, stage="main", steps=2000, rate=rate / 4, least_rate=least_rate / 4, weight_decay=0.07, own_masks_from=0.0,
-                hard_until=0.0, reference_until=0.0, merge_share=0.0, average_decay=0.99, save_every=500, picture_every=200,
+                hard_until=0.0, reference_until=0.0, merge_share=0.0, least_pixels=100, average_decay=0.99, save_every=500, picture_every=200,
             )  # fmt: skip
         case _:
             message = (
@@ -163,10 +169,16 @@ def describe(task: "AotTask") -> list[str]:
 
 
 def _source(recipe: AotRecipe, data: Path, device: str) -> ClipSource:
-    settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size)
+    settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size, layer_extent=recipe.layer_extent, least_pixels=recipe.least_pixels)
     if recipe.stage == "static":
         return SyntheticClips.read(data, settings, held_out=recipe.held_out, device=device)
-    sampling = ClipSampling(num_frames=recipe.num_frames, size=recipe.size, short_edge=recipe.short_edge, merge_share=recipe.merge_share)
+    sampling = ClipSampling(
+        num_frames=recipe.num_frames,
+        size=recipe.size,
+        short_edge=recipe.short_edge,
+        merge_share=recipe.merge_share,
+        least_object_pixels=recipe.least_pixels,
+    )
     video = VideoClips(read_clips(data), sampling)
     if recipe.stage == "main":
         return video
