@@ -43,7 +43,7 @@ def main() -> None:
     clips = [*read_davis(DATA / "davis2016-open", with_frames=True), *read_davis(DATA / "multi-open", with_frames=True)]
     rows = []
     for gap, megabytes in ((None, None), *((GAP, one) for one in MEGABYTES)):
-        tracker = Budgeted(rotoscope.load("deaot-lite", long_term_gap=gap), megabytes)
+        tracker = Budgeted(rotoscope.load("deaot-lite", long_term_gap=gap, long_term_frames=None), megabytes)
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
             frames = sum(1 for _ in track_clips(clips, tracker, Path(folder)))

@@ -12,54 +12,66 @@ import torch
 
 from bench.tables import DATA, peak_megabytes, show
 
-CLIP, NUM_FRAMES = "blackswan", 50
-
-
-def main() -> None:
-    """Print the table."""
-    if not DATA.is_dir():
-        print("track: skipped, the open clips of ../shared/data are not beside this checkout\n")
-        return
-    rows = []
-    with mp.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for threads in (2, 1):
-            parts, wall, peak = pool.apply(measure, (threads,))
-            rows.append((threads, *(parts[name] for name in PARTS), wall, 1 / wall, f"{peak:.0f}"))
-    show(f"{CLIP}, 854x480, {NUM_FRAMES} frames, one object, seconds per frame", ("threads", *PARTS, "end to end", "frames/s", "peak, MB"), rows)
-
-
-PARTS = ("decode*", "features", "memory read", "masks", "remember", "write*")
+CASES = (("blackswan", "davis2016-open", 50), ("longboard", "multi-open", 50))
+"""Clips of one object and of five: name, folder, frames."""
+MODELS = ("deaot-lite", "mast-lite")
+PARTS = ("decode*", "picture", "memory read", "masks", "outlines", "remember", "write*")
 """Those with a star run in threads of their own, beside the others."""
 
 
-def measure(threads: int) -> tuple[dict[str, float], float, float]:
+def main() -> None:
+    """Print a table for each model that ships."""
+    if not DATA.is_dir():
+        print("track: skipped, the open clips of ../shared/data are not beside this checkout\n")
+        return
+    for model in MODELS:
+        rows = []
+        with mp.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            for case in CASES:
+                for threads in (2, 1):
+                    parts, wall, peak = pool.apply(measure, (model, case, threads))
+                    rows.append((case[0], threads, *(parts[name] for name in PARTS), wall, 1 / wall, f"{peak:.0f}"))
+        show(f"{model}, 854x480, seconds per frame", ("clip", "threads", *PARTS, "end to end", "frames/s", "peak, MB"), rows)
+
+
+def measure(model: str, case: tuple[str, str, int], threads: int) -> tuple[dict[str, float], float, float]:
     """Seconds per frame of each part and of the whole, and the peak in MB."""
     from rotoscope.jobs import track as streaming
     from rotoscope.jobs import work
-    from rotoscope.models.mast_lite import propagator
-    from rotoscope.ops.window_read import WindowRead
 
     torch.set_num_threads(threads)
     spent: dict[str, float] = defaultdict(float)
-    state = propagator.MastLitePropagator
-    timed(propagator, "extract", spent, "features")
-    timed(WindowRead, "__call__", spent, "memory read")
-    for name in ("_with_looks", "_without_strays", "_follow_edges"):
-        timed(state, name, spent, "masks")
-    timed(state, "remember", spent, "remember")
+    for owner, name, part in stopwatches(model):
+        timed(owner, name, spent, part)
     timed(work, "write_labels", spent, "write*")
     timed(work, "_draw_on", spent, "write*")
     plain: Callable[..., Any] = streaming.prefetch
     streaming.prefetch = lambda frames, depth: plain(decoding(frames, spent), depth)
-    root = DATA / "davis2016-open"
-    with tempfile.TemporaryDirectory() as folder:
-        mask = root / "Annotations" / "480p" / CLIP / "00000.png"
-        request = work.TrackRequest(str(root / "JPEGImages" / "480p" / CLIP), {0: mask}, Path(folder) / "out", stop_frame=NUM_FRAMES)
+    clip, folder, num_frames = case
+    pictures, masks = (next((DATA / folder).rglob(f"{part}/**/{clip}")) for part in ("JPEGImages", "Annotations"))
+    with tempfile.TemporaryDirectory() as out:
+        request = work.TrackRequest(str(pictures), {0: masks / "00000.png"}, Path(out) / "out", stop_frame=num_frames, model=model)
         run = work.TrackRun(request)
         begun = time.perf_counter()
         frames = sum(1 for _ in run.records())
         wall = time.perf_counter() - begun
     return {name: spent[name] / frames for name in PARTS}, wall / frames, peak_megabytes()
+
+
+def stopwatches(model: str) -> list[tuple[object, str, str]]:
+    """What is timed: the owner of a function, its name, and the part that it is of."""
+    if model == "mast-lite":
+        from rotoscope.models.mast_lite import propagator
+        from rotoscope.ops.window_read import WindowRead
+
+        state = propagator.MastLitePropagator
+        masks = [(state, name, "masks") for name in ("_with_looks", "_without_strays")]
+        return [(propagator, "extract", "picture"), (WindowRead, "__call__", "memory read"), *masks, (propagator, "follow_edges", "outlines"),
+                (state, "remember", "remember")]  # fmt: skip
+    from rotoscope.models.aot import AotNetwork, AotPropagator
+
+    return [(AotNetwork, "see", "picture"), (AotNetwork, "match", "memory read"), (AotPropagator, "_upsampled", "masks"),
+            (AotPropagator, "_on_edges", "outlines"), (AotPropagator, "remember", "remember")]  # fmt: skip
 
 
 def timed(owner: object, name: str, spent: dict[str, float], part: str) -> None:

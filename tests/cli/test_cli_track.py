@@ -124,5 +124,5 @@ def test_settings_that_were_not_asked_for_are_left_to_the_model() -> None:
 
 
 def test_a_setting_that_the_model_lacks_is_refused(clip_folder, first_mask, tmp_path, capsys) -> None:
-    assert run(clip_folder, first_mask, tmp_path / "out", "--precision", "bfloat16") == 2
+    assert run(clip_folder, first_mask, tmp_path / "out", "--model", "mast-lite", "--precision", "bfloat16") == 2
     assert "'mast-lite' has no setting precision; it has" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def box_mean(maps: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n h w"
 
 
 def _run_sums(maps: Float[Tensor, "n h w"], size: int, *, dim: int) -> Float[Tensor, "n h w"]:
-    """Sums over an odd number of cells around each cell, nothing beyond the border: runs of 1, 2, 4, ... cells are added up, so a few additions do."""
+    """Sums over an odd number of cells around each cell, nothing beyond the border. Runs of 1, 2, 4, ... cells are added up: few additions do."""
     length, radius = maps.shape[dim], size // 2
     padding = (0, 0, radius, radius) if dim == 1 else (radius, radius)
     runs, run_length = F.pad(maps, padding), 1

@@ -71,7 +71,7 @@ _TABLE = (
     AotConfig("r50-deaot-l", "resnet-50", 3, gated=True, long_term_gap=_EVERY_FIFTH),
     AotConfig("swinb-deaot-l", "swin-b", 3, gated=True, long_term_gap=_EVERY_FIFTH, align_corners=False),
     # Ours: DeAOT-T on a smaller encoder, for frames like its training's.
-    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True, long_edge=480, edge_radius=6),
+    AotConfig("deaot-lite", "efficientnet-lite0", 1, gated=True, long_term_gap=5, long_term_frames=8, long_edge=480, edge_radius=6),
 )
 
 VARIANTS = {config.name: config for config in _TABLE}
