@@ -56,8 +56,10 @@ _EVERY_FIFTH = 5
 """Official TEST_LONG_TERM_MEM_GAP of the L variants."""
 
 _LITE_KNOTS = (0.0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.48, 0.565, 0.684, 0.906, 0.996)
-"""From `scripts/calibrate.py`, 20 synthetic clips of held-out images; on 20 others the scores are off by 0.036 in the mean (raw: 0.054). Below 0.7, where
-hardly any mask was, a line to 0 stands for the fit, so that what is less sure never looks alike."""
+"""From `scripts/calibrate.py`, 20 synthetic clips of held-out images; on 20 others the scores are off by 0.036 in the mean (raw: 0.054).
+
+Below 0.7, where hardly any mask was, a line to 0 stands for the fit, so that what is less sure never looks alike.
+"""
 
 _TABLE = (
     AotConfig("aot-t", "mobilenet-v2", 1, gated=False),
