@@ -345,6 +345,19 @@ def test_a_variant_may_bound_its_memory_itself_and_keeps_all_that_was_given(smal
     assert many.long_term_frames == [12]
 
 
+def test_a_bounded_memory_is_taken_up_where_it_was_left(small):
+    frames, labels = clip(12, (32, 32))
+    tracker = AotTracker(small.network, replace(small.config, long_term_gap=1, long_term_frames=4))
+    given = {0: Masks.from_labels(labels[0])}
+    whole = run(tracker.start(), frames, given)
+    first, second = tracker.start(), tracker.start()
+    run(first, frames[:7], given)
+    second.restore(first.state())
+    assert [torch.equal(one.probs, other.probs) for one, other in zip(run(second, frames[7:], {}, resumed=True), whole[7:], strict=True)] == [
+        True
+    ] * 5
+
+
 def test_a_new_group_takes_its_share_of_the_budget(small):
     frames, labels = clip(14, (32, 32))
     per_frame = 2 * 256 * 9 * 4
