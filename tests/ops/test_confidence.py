@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rotoscope.errors import MaskError
-from rotoscope.ops.confidence import scored
+from rotoscope.ops.confidence import agreement, scored
 from rotoscope.types import Masks
 
 
@@ -36,3 +36,17 @@ def test_scores_follow_their_objects():
 def test_as_many_scores_as_objects():
     with pytest.raises(MaskError, match="2 scores for 1 object"):
         Masks(masks(0.9).probs, (1,), (0.5, 0.5))
+
+
+def test_a_figure_of_a_model_own_takes_the_place_of_the_mean_probability() -> None:
+    assert scored(masks(0.3, 0.8), (), figures=(0.2, 0.4)).confidence() == pytest.approx((0.0, 0.4))  # the first object has no pixels
+    assert scored(masks(0.75, 1.0), (0.0, 0.2, 0.6), figures=(0.25, 0.75)).confidence() == pytest.approx((0.1, 0.4))
+
+
+def test_agreement_is_the_soft_overlap_of_each_object() -> None:
+    one = torch.tensor([[[0.5, 0.0]], [[0.5, 0.0]], [[0.0, 1.0]]])
+    other = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    assert agreement(one, other) == pytest.approx((0.5, 1.0))
+    assert agreement(other, one) == agreement(one, other)
+    nothing = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]])
+    assert agreement(nothing, nothing) == (0.0,)

@@ -3,20 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from rotoscope.types import Masks
 
 
-def scored(masks: Masks, knots: Sequence[float]) -> Masks:
-    """The masks with a score for each object: the expected overlap at its mean probability.
+def agreement(one: Float[Tensor, "channels h w"], other: Float[Tensor, "channels h w"]) -> tuple[float, ...]:
+    """How much two distributions over the background (channel 0) and objects agree about each object, in 0..1.
+
+    It is the soft overlap: the sum of the smaller probabilities over that of the larger ones. Two ways to masks that agree are seldom both wrong.
+    """
+    shared, all_ = (pick(one[1:], other[1:]).sum(dim=(1, 2)) for pick in (torch.minimum, torch.maximum))
+    return tuple((shared / all_.clamp(min=1e-6)).tolist())
+
+
+def scored(masks: Masks, knots: Sequence[float], figures: Sequence[float] | None = None) -> Masks:
+    """The masks with a score for each object: the overlap with the truth that its raw figure leads one to expect; 0 for objects without pixels.
 
     Args:
         masks: as the model gave them.
-        knots: the expected overlaps at mean probabilities of 0, ..., 1 in even steps, from `evaluation.calibration.fit`; between them it is linear.
-            Empty for a model that was never calibrated: the masks are then returned as they are.
+        knots: the expected overlaps at raw figures of 0, ..., 1 in even steps, from `evaluation.calibration.fit`; between them it is linear. Empty
+            for a model that was never calibrated: the raw figures are the scores.
+        figures: the raw figures, in 0..1; None for mean probabilities, which without knots are what masks without scores stand for anyway.
     """
-    if not knots:
+    if not knots and figures is None:
         return masks
-    return replace(masks, scores=tuple(_read_off(raw, knots) if raw > 0 else 0.0 for raw in replace(masks, scores=None).confidence()))
+    probable = replace(masks, scores=None).confidence()
+    raw = probable if figures is None else figures
+    scores = (0.0 if shown == 0 else _read_off(one, knots) if knots else one for shown, one in zip(probable, raw, strict=True))
+    return replace(masks, scores=tuple(scores))
 
 
 def _read_off(raw: float, knots: Sequence[float]) -> float:

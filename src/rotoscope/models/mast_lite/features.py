@@ -41,7 +41,8 @@ class MastLiteConfig:
         stray_share: parts of an object smaller than this share of its largest part are dropped; cells less than two apart are one part.
         edge_radius: of the guided filter, at half the working size.
         edge_smoothness: variance of Lab below which the guided filter sees no edge.
-        calibration: knots of `ops.confidence.scored`.
+        calibration: knots of `ops.confidence.scored`, whose raw figure is how much the memory read and the looks agree. From 16 synthetic clips of
+            held-out images; on 16 others the scores are off by 0.027 in the mean (raw: 0.040). Below 0.4, where hardly any mask was, a line to 0.
     """
 
     short_side: int = 480
@@ -61,7 +62,7 @@ class MastLiteConfig:
     stray_share: float = 0.1
     edge_radius: int = 6
     edge_smoothness: float = 3e-4
-    calibration: tuple[float, ...] = ()
+    calibration: tuple[float, ...] = (0.0, 0.11, 0.22, 0.33, 0.444, 0.476, 0.723, 0.83, 0.854, 0.857, 0.978)
 
 
 @dataclass(frozen=True, slots=True)

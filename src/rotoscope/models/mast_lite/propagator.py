@@ -14,7 +14,7 @@ from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
 from rotoscope.ops.aggregate import normalised
 from rotoscope.ops.components import small_parts
-from rotoscope.ops.confidence import scored
+from rotoscope.ops.confidence import agreement, scored
 from rotoscope.ops.guided import follow_edges
 from rotoscope.ops.sizing import resize_smooth
 from rotoscope.types import FeatureStore, Frame, Masks
@@ -44,9 +44,11 @@ class MastLitePropagator:
         ids = self._memory.object_ids
         features = self._features(frame)
         prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
-        probs = self._without_strays(self._with_looks(prior, features, ids))
+        looked = self._with_looks(prior, features, ids)
+        figures = agreement(resize_smooth(prior, looked.shape[1:]), looked)
+        probs = self._without_strays(looked)
         probs = follow_edges(probs, features.guide, radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
-        return scored(Masks(normalised(resize_smooth(probs, frame.hw)), ids), self._config.calibration)
+        return scored(Masks(normalised(resize_smooth(probs, frame.hw)), ids), self._config.calibration, figures)
 
     @torch.no_grad()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
