@@ -254,3 +254,11 @@ def test_a_training_on_both_kinds_sees_both(tmp_path):
 def test_a_share_of_real_clips_that_is_none_is_refused(source, share):
     with pytest.raises(InputError, match="from 0 to 1"):
         MixedClips(source, source, share)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_that_share_of_the_clips_shows_an_image_twice(source, share, expected):
+    many = SyntheticClips(source.bank, range(1000), replace(source.settings, num_layers=2, twin_share=share))
+    images = many.batch(Draw(0, 0, 400, 7))["images"]
+    again = (images[:, :-1] == images[:, -1:]).any(dim=1).float().mean().item()
+    assert abs(again - expected) < 0.07

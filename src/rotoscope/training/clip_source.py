@@ -64,8 +64,14 @@ class SyntheticClips:
     def batch(self, draw: Draw) -> Batch:
         """Which images, and the seed of all else: the images themselves wait on their device."""
         generator = draw.generator()
-        picks = torch.randint(len(self.indices), (draw.size, 1 + self.settings.num_layers), generator=generator)
-        return {"images": torch.tensor(self.indices)[picks], "seed": torch.randint(2**62, (1,), generator=generator)}
+        num_layers = self.settings.num_layers
+        picks = torch.randint(len(self.indices), (draw.size, 1 + num_layers), generator=generator)
+        seed = torch.randint(2**62, (1,), generator=generator)
+        has_twin = torch.rand(draw.size, generator=generator) < self.settings.twin_share
+        if num_layers:
+            shown = picks[torch.arange(draw.size), torch.randint(num_layers, (draw.size,), generator=generator)]
+            picks[:, -1] = torch.where(has_twin, shown, picks[:, -1])
+        return {"images": torch.tensor(self.indices)[picks], "seed": seed}
 
     def clips(self, batch: Batch) -> tuple[Clips, torch.Generator]:
         """The clips of these images."""

@@ -27,6 +27,7 @@ class SynthesisSettings:
         whole_share: of the clips without any layer.
         unlabelled_share: of the layers that are background to the masks: they cover objects, and must not be followed.
         bare_share: of the clips with layers whose background loses its labels.
+        twin_share: of the clips whose last layer is cut out of an image that the clip shows already: what looks the same must be told apart.
         least_pixels: objects with fewer pixels in the first frame are not followed.
         view: the background's crop, as shares of the image's shorter side, from least to most.
         layer_extent: the longer side of a cut-out object, as shares of the frame's side, from least to most.
@@ -40,6 +41,7 @@ class SynthesisSettings:
     whole_share: float = 0.4
     unlabelled_share: float = 0.2
     bare_share: float = 0.4
+    twin_share: float = 0.0
     least_pixels: int = 60
     view: tuple[float, float] = (0.5, 1.1)
     layer_extent: tuple[float, float] = (0.15, 0.8)

@@ -56,6 +56,7 @@ class AotRecipe(Recipe):
         reference_until: share of the steps over which the weight of the reference frame's own loss falls from 1 to 0.
         layer_extent: the longer side of a cut-out object, as shares of the frame's side, from least to most (`SynthesisSettings`).
         least_pixels: objects with fewer pixels in the first frame are not followed.
+        twin_share: of the synthetic clips that show something twice (`SynthesisSettings`).
         short_edge: what the shorter side of real video is scaled to, before it is cut (0.7 to 1.3 times that).
         merge_share: of the real clips over which another clip's objects are laid.
         video_share: see `stage`.
@@ -78,6 +79,7 @@ class AotRecipe(Recipe):
     reference_until: float = 0.1
     layer_extent: tuple[float, float] = (0.15, 0.8)
     least_pixels: int = 60
+    twin_share: float = 0.0
     short_edge: int = 480
     merge_share: float = 0.3
     video_share: float = 0.5
@@ -169,7 +171,13 @@ def describe(task: "AotTask") -> list[str]:
 
 
 def _source(recipe: AotRecipe, data: Path, device: str) -> ClipSource:
-    settings = SynthesisSettings(num_frames=recipe.num_frames, size=recipe.size, layer_extent=recipe.layer_extent, least_pixels=recipe.least_pixels)
+    settings = SynthesisSettings(
+        num_frames=recipe.num_frames,
+        size=recipe.size,
+        layer_extent=recipe.layer_extent,
+        least_pixels=recipe.least_pixels,
+        twin_share=recipe.twin_share,
+    )
     if recipe.stage == "static":
         return SyntheticClips.read(data, settings, held_out=recipe.held_out, device=device)
     sampling = ClipSampling(
