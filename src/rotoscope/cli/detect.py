@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rotoscope.cli.options import takes
+from rotoscope.cli.options import existing_of, takes, video_or_camera
 from rotoscope.cli.progress import progress_bar, stop_on_interrupt
 from rotoscope.errors import InputError
 
@@ -73,14 +73,12 @@ def _request(options: DetectOptions) -> "DetectRequest":
     Raises:
         InputError: options that exclude each other, or a setting that the model does not have.
     """
-    if options.resume and options.overwrite:
-        message = "--resume and --overwrite exclude each other"
-        raise InputError(message)
+    existing = existing_of(resume=options.resume, overwrite=options.overwrite)
     from rotoscope.jobs.detect_work import DetectRequest
     from rotoscope.jobs.detect_writers import Wanted
 
     return DetectRequest(
-        inputs=tuple(int(one) if one.isdecimal() and not Path(one).exists() else one for one in options.inputs),
+        inputs=tuple(video_or_camera(one) for one in options.inputs),
         output=options.output,
         model=options.model,
         weights=options.weights,
@@ -92,7 +90,7 @@ def _request(options: DetectOptions) -> "DetectRequest":
         max_frames=options.max_frames,
         wanted=Wanted("none" if options.no_overlay else options.overlay, instances=options.instances, cutouts=options.cutouts),
         ground_truth=options.ground_truth,
-        existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
+        existing=existing,
         settings=parse_settings(options.model, options.settings or []),
     )
 

@@ -1,11 +1,17 @@
-"""Commands whose options are the fields of a dataclass: what was typed travels as one value."""
+"""Commands whose options are the fields of a dataclass: what was typed travels as one value; and readings of options that several have."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
+
+from rotoscope.errors import InputError
+
+if TYPE_CHECKING:
+    from rotoscope.jobs.locked import Existing
 
 Command = Callable[[Any, typer.Context], int]
 
@@ -31,3 +37,22 @@ def takes(options: type) -> Callable[[Command], Callable[..., int]]:
         return called
 
     return decorate
+
+
+def existing_of(*, resume: bool, overwrite: bool) -> "Existing":
+    """What --resume and --overwrite say is to be done with a run in the output folder.
+
+    Raises:
+        InputError: both are given.
+    """
+    if resume and overwrite:
+        message = "--resume and --overwrite exclude each other"
+        raise InputError(message)
+    if resume:
+        return "resume"
+    return "overwrite" if overwrite else "refuse"
+
+
+def video_or_camera(text: str) -> str | int:
+    """A path or an address as it is; a number that is no file's name is a camera's."""
+    return int(text) if text.isdecimal() and not Path(text).exists() else text

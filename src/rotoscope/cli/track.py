@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rotoscope.cli.marks import ARGUMENTS, interactions_of, marks_in
-from rotoscope.cli.options import takes
+from rotoscope.cli.options import existing_of, takes, video_or_camera
 from rotoscope.cli.progress import progress_bar, stop_on_interrupt
 from rotoscope.cli.track_options import TrackOptions, search_in
 from rotoscope.errors import InputError
@@ -44,13 +44,11 @@ def request_of(options: TrackOptions, arguments: Sequence[str]) -> "TrackRequest
     Raises:
         InputError: options that exclude each other, or that do not make sense.
     """
-    if options.resume and options.overwrite:
-        message = "--resume and --overwrite exclude each other"
-        raise InputError(message)
+    existing = existing_of(resume=options.resume, overwrite=options.overwrite)
     from rotoscope.jobs.work import TrackRequest
 
     start_frame, stop_frame = parse_frames(options.frames, options.max_frames)
-    video = int(options.video) if options.video.isdecimal() and not Path(options.video).exists() else options.video
+    video = video_or_camera(options.video)
     return TrackRequest(
         video=video,
         masks=parse_masks(options.mask or [], video),
@@ -69,7 +67,7 @@ def request_of(options: TrackOptions, arguments: Sequence[str]) -> "TrackRequest
         resize_masks=options.resize_mask,
         overlay=options.overlay,
         settings=chosen_settings(options.precision, options.long_edge, options.scales, compiled=options.compiled),
-        existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
+        existing=existing,
         youtube_vis=options.youtube_vis,
     )
 
