@@ -14,6 +14,7 @@ from rotoscope.models.aot import VARIANTS, AotNetwork, AotPropagator, AotTracker
 from rotoscope.models.aot.memory import LongTermMemory
 from rotoscope.models.aot.stored import Stored
 from rotoscope.models.checkpoints import Checkpoint, rename
+from rotoscope.nn.looks import LooksSettings
 from rotoscope.testing import filled, moving_shapes
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks
@@ -97,7 +98,34 @@ def test_outlines_follow_the_edges_of_the_frame_where_the_variant_says_so(small,
 
 
 def test_official_variants_leave_outlines_where_the_network_sees_them():
-    assert {VARIANTS[name].edge_radius for name in RELEASED} == {0}
+    assert {(VARIANTS[name].edge_radius, VARIANTS[name].looks) for name in RELEASED} == {(0, None)}
+
+
+@pytest.mark.parametrize("radius", [0, 6])
+def test_looks_are_heard_where_the_network_doubts(small, radius, monkeypatch):
+    """The network is made to see half an object at every place near a bright square."""
+    image = torch.full((3, 64, 80), 40, dtype=torch.uint8)
+    image[:, 16:40, 16:48] = 220
+    truth = Masks.from_labels((image[0] == 220).int())
+    monkeypatch.setattr(AotPropagator, "_upsampled", lambda _, __, ___, hw, ____: torch.zeros(2, *hw))
+    tracker = AotTracker(small.network, replace(small.config, looks=LooksSettings(), edge_radius=radius))
+    masks = run(tracker.start(), [Frame(0, image), Frame(1, image)], {0: truth})[1]
+    assert masks.hw == (64, 80)
+    assert float((masks.labels() == truth.labels()).float().mean()) > 0.95
+
+
+def test_looks_are_part_of_the_state(small):
+    frames, labels = clip(8, num_objects=2)
+    tracker = AotTracker(small.network, replace(small.config, looks=LooksSettings()))
+    given = {0: Masks.from_labels(labels[0])}
+    whole = run(tracker.start(), frames, given)
+    before, after = tracker.start(), tracker.start()
+    run(before, frames[:4], given)
+    after.restore(before.state())
+    assert all(torch.equal(a.probs, b.probs) for a, b in zip(whole[4:], run(after, frames[4:], {}, resumed=True), strict=True))
+    damaged = {name: tensor for name, tensor in before.state().items() if not name.endswith("second")}
+    with pytest.raises(InputError, match="not the state of a pass"):
+        tracker.start().restore(damaged)
 
 
 def test_the_lite_encoder_keeps_its_statistics_while_training():
@@ -162,8 +190,8 @@ def test_any_ids_work_and_keep_their_place(tracker):
 def test_the_picture_of_a_frame_is_computed_once(tracker, monkeypatch):
     frames, labels = clip()
     calls = []
-    see = tracker.network.see
-    monkeypatch.setattr(tracker.network, "see", lambda image: calls.append(1) or see(image))
+    picture_of = tracker.network.picture_of
+    monkeypatch.setattr(tracker.network, "picture_of", lambda maps: calls.append(1) or picture_of(maps))
     run(tracker.start(), frames, {0: Masks.from_labels(labels[0], range(1, 13))})
     assert len(calls) == len(frames)
 

@@ -11,8 +11,8 @@ from rotoscope.models import registry
 from rotoscope.models.checkpoints import Checkpoint, read_checkpoint, rename
 from rotoscope.models.mast_lite import OFFICIAL_NAMES, VARIANTS, MastLiteTracker, convert
 from rotoscope.models.mast_lite.features import MastLiteConfig, working_hw
-from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import LITE0_STAGES, EfficientNetLite
+from rotoscope.nn.looks import LooksSettings
 from rotoscope.testing import moving_shapes
 from rotoscope.tracking.propagate import propagate
 from rotoscope.types import Frame, Masks
@@ -45,7 +45,7 @@ def test_it_follows_two_discs(tracker, clip) -> None:
 
 def test_each_of_its_three_sources_has_a_say(tracker, clip) -> None:
     frames, labels = clip
-    changes = ({}, {"looks_weight": 0.0}, {"edge_radius": 2}, {"read": dataclasses.replace(tracker.config.read, temperature=1.0)})
+    changes = ({}, {"looks": LooksSettings(weight=0.0)}, {"edge_radius": 2}, {"read": dataclasses.replace(tracker.config.read, temperature=1.0)})
     results = []
     for change in changes:
         changed = MastLiteTracker(tracker.encoder, dataclasses.replace(tracker.config, **change))
@@ -110,23 +110,6 @@ def test_the_work_is_bounded_for_every_shape() -> None:
     for hw in ((4320, 7680), (64, 60000), (5000, 3000)):
         height, width = working_hw(hw, MastLiteConfig())
         assert height * width <= 1.3 * MastLiteConfig().max_pixels or min(height, width) == 32
-
-
-def test_looks_tell_an_object_from_the_background_and_forget_slowly() -> None:
-    config = MastLiteConfig()
-    looks = Looks(config)
-    descriptors = 0.1 * torch.randn(4, 30, 30)
-    descriptors[0, 10:20, 10:20] += 1
-    labels = torch.zeros(30, 30, dtype=torch.int64)
-    labels[10:20, 10:20] = 5
-    looks.learn(descriptors, Masks.from_labels(labels), given=True)
-    odds = looks.log_odds(descriptors, (5, 6))
-    assert float(odds[0][labels == 5].min()) > 0 > float(odds[0][labels == 0].max())
-    assert float(odds[1].abs().max()) == 0  # never seen
-    assert float(odds.abs().max()) <= config.looks_limit
-    for _ in range(50):
-        looks.learn(-descriptors, Masks.from_labels(labels), given=False)
-    assert float(looks.log_odds(descriptors, (5,))[0][labels == 5].mean()) > 0  # what was given outweighs any number of predictions
 
 
 def official_checkpoint(blocks: int = 16) -> Checkpoint:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rotoscope.nn.looks import LooksSettings
+
 MAX_OBJECTS = 10
 """Objects that one ID bank can tell apart (AOT, section 4.1); more are followed in groups."""
 
@@ -25,6 +27,7 @@ class AotConfig:
         long_edge: frames are shrunk until neither side is longer, in pixels (official: 1.3 * 800, rounded to 1040); None for no limit.
         short_edge: the same for the shorter side; None for no limit (official: 624 in multi-scale tests only).
         scale: a factor on the size thereafter.
+        looks: a classifier of what the objects look like, learnt while tracking, that is heard beside the network (`nn.looks`); None officially.
         edge_radius: of the guided filter that moves outlines to the frame's edges (`ops.guided.follow_edges`); 0 for none, as officially.
         edge_smoothness: variance of Lab below which it sees no edge.
         lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
@@ -44,6 +47,7 @@ class AotConfig:
     long_edge: int | None = 1040
     short_edge: int | None = None
     scale: float = 1.0
+    looks: LooksSettings | None = None
     edge_radius: int = 0
     edge_smoothness: float = 3e-4
     lose_absent_highest_ids: bool = False
@@ -78,7 +82,16 @@ _TABLE = (
     AotConfig("swinb-deaot-l", "swin-b", 3, gated=True, long_term_gap=_EVERY_FIFTH, align_corners=False),
     # Ours: DeAOT-T on a smaller encoder, for frames like its training's.
     AotConfig(
-        "deaot-lite", "efficientnet-lite0", 1, gated=True, long_term_gap=5, long_term_frames=8, long_edge=480, edge_radius=6, calibration=_LITE_KNOTS
+        "deaot-lite",
+        "efficientnet-lite0",
+        1,
+        gated=True,
+        long_term_gap=5,
+        long_term_frames=8,
+        long_edge=480,
+        looks=LooksSettings(surroundings=8),
+        edge_radius=6,
+        calibration=_LITE_KNOTS,
     ),
 )
 

@@ -125,7 +125,11 @@ class AotNetwork(nn.Module):
 
     def see(self, image: Float[Tensor, "n 3 h w"]) -> Picture:
         """What does not depend on the objects, from a normalised image."""
-        *shortcuts, last = self.encoder(image)
+        return self.picture_of(self.encoder(image))
+
+    def picture_of(self, maps: Sequence[Float[Tensor, "n _ _ _"]]) -> Picture:
+        """The same from the encoder's maps: strides 4, 8 and 16, and the last one."""
+        *shortcuts, last = maps
         projected = self.projector(last)
         return Picture(map_to_cells(projected), self.decoder.adapt(shortcuts), (projected.shape[2], projected.shape[3]))
 

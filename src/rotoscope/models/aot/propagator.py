@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from rotoscope.memory import FrameCache, bytes_in
 from rotoscope.models.aot.config import MAX_OBJECTS, AotConfig
 from rotoscope.models.aot.memory import GroupMemory, attention_shares
 from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_identities
+from rotoscope.nn.looks import Looks, descriptors_of
 from rotoscope.ops.aggregate import merge_groups, normalised
 from rotoscope.ops.color import imagenet_scaled, rgb_to_lab
 from rotoscope.ops.confidence import scored
@@ -24,6 +26,10 @@ from rotoscope.types import FeatureStore, Frame, Masks
 _STRIDE = 16
 _EDGE_PIXELS = 480 * 1120
 """Of the frame as the guided filter sees it, at most."""
+_NEGLIGIBLE = 0.05
+"""Probability of an object below which the network sees none,"""
+_REACH = 4
+"""and cells at stride 4 around the others in which there may be one, if it looks like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,13 @@ class _Matched:
 
     frame_index: int
     passes: tuple[Pass, ...]
+
+
+class _Seen(NamedTuple):
+    """What is computed of a frame alone; descriptors are what the looks are learnt from, where the variant has them."""
+
+    picture: Picture
+    descriptors: Float[Tensor, "d h w"] | None
 
 
 class AotTracker:
@@ -82,6 +95,7 @@ class AotPropagator:
         self._slots: list[int] = []
         self._listed: tuple[int, ...] = ()
         self._groups: list[GroupMemory] = []
+        self._looks = None if self._config.looks is None else Looks(self._config.looks)
         self._hw: tuple[int, int] | None = None
         self._step = -1
         self._last_index: int | None = None
@@ -112,13 +126,19 @@ class AotPropagator:
         if not self._groups:
             return Masks(torch.ones((1, *frame.hw)), ())
         with self._precision():
-            picture, matched = self._picture(frame), self._match(frame)
-            groups = [self._upsampled(picture, result, frame.hw, index) for index, result in enumerate(matched.passes)]
+            seen, matched = self._see(frame), self._match(frame)
+            hw = frame.hw if seen.descriptors is None else (seen.descriptors.shape[1], seen.descriptors.shape[2])
+            groups = [self._upsampled(seen.picture, result, hw, index) for index, result in enumerate(matched.passes)]
         channels = [0, *(1 + self._slots.index(object_id) for object_id in self._listed)]
         logits = groups[0] if len(groups) == 1 else merge_groups([group.softmax(dim=0) for group in groups])
         probs = logits[channels].softmax(dim=0)
+        if self._looks is not None and seen.descriptors is not None:
+            possible = F.max_pool2d((1 - probs[:1] > _NEGLIGIBLE).float(), 2 * _REACH + 1, stride=1, padding=_REACH)
+            probs = self._looks.weighed(probs, seen.descriptors, self._listed, possible)
         if self._config.edge_radius:
             probs = self._on_edges(probs, frame)
+        elif hw != frame.hw:
+            probs = normalised(resize_smooth(probs, frame.hw))
         return scored(Masks(probs, self._listed), self._config.calibration)
 
     @torch.inference_mode()
@@ -137,18 +157,24 @@ class AotPropagator:
         if frame.index != self._last_index:
             self._step += 1
         with self._precision():
-            picture = self._picture(frame)
+            seen = self._see(frame)
             matched = None if given else self._match_old_groups(frame)
             self._list_objects(masks, given=given)
             working = working_size_of(frame.hw, self._config)
             slots = resize_labels(self._slot_labels(masks), working)
             for index, group in enumerate(self._groups):
-                self._update(group, picture, slots - index * MAX_OBJECTS, matched.passes[index] if matched and index < len(matched.passes) else None)
+                own = matched.passes[index] if matched and index < len(matched.passes) else None
+                self._update(group, seen.picture, slots - index * MAX_OBJECTS, own)
+        if self._looks is not None and seen.descriptors is not None:
+            fine = normalised(resize_smooth(masks.probs.to(seen.descriptors), seen.descriptors.shape[1:]))
+            self._looks.learn(seen.descriptors, Masks(fine, masks.object_ids), given=given)
         self._hw, self._last_index, self._matched = frame.hw, frame.index, None
 
     def state(self) -> dict[str, Tensor]:
         """All that is remembered, as named tensors."""
         tensors = {f"group.{index}.{name}": tensor for index, group in enumerate(self._groups) for name, tensor in group.state().items()}
+        if self._looks is not None:
+            tensors |= {f"looks.{name}": tensor for name, tensor in self._looks.state().items()}
         tensors["slots"] = torch.tensor(self._slots, dtype=torch.int64)
         tensors["listed"] = torch.tensor(self._listed, dtype=torch.int64)
         height, width = self._hw or (0, 0)
@@ -166,11 +192,12 @@ class AotPropagator:
             height, width, step, last = state["counters"].tolist()
             slots, listed = state["slots"].tolist(), tuple(state["listed"].tolist())
             groups = [self._restored_group(state, index) for index in range(-(-len(slots) // MAX_OBJECTS))]
+            looks = self._restored_looks(state)
         except (KeyError, ValueError) as error:
             message = f"this is not the state of a pass of {self._config.name}: {error} is missing or has another shape"
             raise InputError(message) from error
         self._restart()
-        self._slots, self._listed, self._groups = slots, listed, groups
+        self._slots, self._listed, self._groups, self._looks = slots, listed, groups, looks
         self._hw = (height, width) if height else None
         self._step, self._last_index = step, None if last < 0 else last
 
@@ -181,6 +208,12 @@ class AotPropagator:
             message = f"{len(group.short_term)} of {self._config.num_layers} layers"
             raise ValueError(message)
         return group
+
+    def _restored_looks(self, state: Mapping[str, Tensor]) -> Looks | None:
+        if self._config.looks is None:
+            return None
+        held = {name.removeprefix("looks."): tensor.to(self._device) for name, tensor in state.items() if name.startswith("looks.")}
+        return Looks.restored(held, self._config.looks)
 
     @property
     def _device(self) -> str:
@@ -199,12 +232,20 @@ class AotPropagator:
             )
             raise InputError(message)
 
-    def _picture(self, frame: Frame) -> Picture:
-        return self._pictures.get(frame, lambda: self._network.see(network_input(frame, self._config, self._device)))
+    def _see(self, frame: Frame) -> _Seen:
+        return self._pictures.get(frame, lambda: self._seen(frame))
+
+    def _seen(self, frame: Frame) -> _Seen:
+        maps = self._network.encoder(network_input(frame, self._config, self._device))
+        picture = self._network.picture_of(maps)
+        if self._config.looks is None:
+            return _Seen(picture, None)
+        lab = rgb_to_lab(resize_smooth(frame.image.to(self._device).float(), maps[0].shape[2:]) / 255) / 100
+        return _Seen(picture, descriptors_of([F.normalize(one[0].float(), dim=0) for one in maps[:3]], lab))
 
     def _match(self, frame: Frame) -> _Matched:
         if self._matched is None or self._matched.frame_index != frame.index:
-            picture = self._picture(frame)
+            picture = self._see(frame).picture
             self._matched = _Matched(frame.index, tuple(self._network.match(picture, group.layers()) for group in self._groups))
         return self._matched
 
@@ -218,8 +259,8 @@ class AotPropagator:
         enlarged = F.interpolate(logits[:, :used], size=hw, mode="bilinear", align_corners=self._config.align_corners)
         return enlarged[0]
 
-    def _on_edges(self, probs: Float[Tensor, "channels h w"], frame: Frame) -> Float[Tensor, "channels h w"]:
-        """The distribution with its outlines on the frame's edges, found at no more than the size of 480p."""
+    def _on_edges(self, probs: Float[Tensor, "channels _ _"], frame: Frame) -> Float[Tensor, "channels h w"]:
+        """The distribution at the frame's size with its outlines on the frame's edges, found at no more than the size of 480p."""
         shrinking = min(1.0, (_EDGE_PIXELS / (frame.hw[0] * frame.hw[1])) ** 0.5)
         hw = tuple(max(2, round(side * shrinking)) for side in frame.hw)
         guide = rgb_to_lab(resize_smooth(frame.image.to(self._device).float(), hw) / 255) / 100

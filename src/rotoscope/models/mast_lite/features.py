@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rotoscope.nn.efficientnet_lite import EfficientNetLite, normalise
+from rotoscope.nn.looks import LooksSettings, descriptors_of
 from rotoscope.ops.color import rgb_to_lab
 from rotoscope.ops.sizing import resize_smooth
 from rotoscope.ops.window_read import WindowRead
@@ -29,15 +30,7 @@ class MastLiteConfig:
         max_pixels: and never to more pixels than this.
         read: the memory read, at stride 8.
         recent: ages of the predicted frames that are read.
-        looks_weight: share of the classifier's log-odds that is added to those of the memory read.
-        looks_limit: the classifier's log-odds are cut to plus and minus this.
-        least_prior: a channel's probability after the memory read, at least; it is what lets the classifier win.
-        shrinkage: of the classifier's covariance.
-        surroundings: how far around the objects the background is learnt at full weight, at stride 4.
-        distant_weight: weight of the background farther off.
-        fading: what is left of the predicted frames' moments after each further frame.
-        predicted_share: weight of the predicted frames' moments, that of the given ones being 1,
-        largest_growth: times how much larger the object is in them, but at most this (and at least one over this).
+        looks: what the objects look like, at stride 4, and what that counts.
         stray_share: parts of an object smaller than this share of its largest part are dropped; cells less than two apart are one part.
         edge_radius: of the guided filter, at half the working size.
         edge_smoothness: variance of Lab below which the guided filter sees no edge.
@@ -50,15 +43,7 @@ class MastLiteConfig:
     max_pixels: int = 480 * 1120
     read: WindowRead = field(default_factory=WindowRead)
     recent: tuple[int, ...] = (1, 3)
-    looks_weight: float = 0.5
-    looks_limit: float = 4.0
-    least_prior: float = 0.02
-    shrinkage: float = 2e-3
-    surroundings: int = 12
-    distant_weight: float = 0.05
-    fading: float = 0.9
-    predicted_share: float = 0.3
-    largest_growth: float = 4.0
+    looks: LooksSettings = field(default_factory=LooksSettings)
     stray_share: float = 0.1
     edge_radius: int = 6
     edge_smoothness: float = 3e-4
@@ -87,11 +72,8 @@ def extract(encoder: EfficientNetLite, frame: Frame, config: MastLiteConfig) -> 
     hw = working_hw(frame.hw, config)
     image = resize_smooth(frame.image.to(device).float(), hw).clamp(0, 255)
     lines = [one[0] for one in unit_maps(encoder, image[None])]
-    fine = (hw[0] // _FINE, hw[1] // _FINE)
     guide = rgb_to_lab(image / 255) / 100
-    colour = resize_smooth(guide, fine)
-    products = colour[[0, 0, 0, 1, 1, 2]] * colour[[0, 1, 2, 1, 2, 2]]
-    descriptors = torch.cat([*(resize_smooth(line, fine) for line in lines), colour, products])
+    descriptors = descriptors_of(lines, resize_smooth(guide, (hw[0] // _FINE, hw[1] // _FINE)))
     return Features(torch.cat(lines[1:]), descriptors, guide)
 
 

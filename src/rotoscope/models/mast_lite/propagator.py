@@ -10,8 +10,8 @@ from torch import Tensor
 from rotoscope.errors import InputError
 from rotoscope.memory import FrameCache, MaskMemory, MemorySchedule
 from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extract
-from rotoscope.models.mast_lite.looks import Looks
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
+from rotoscope.nn.looks import Looks
 from rotoscope.ops.aggregate import normalised
 from rotoscope.ops.components import small_parts
 from rotoscope.ops.confidence import agreement, scored
@@ -31,7 +31,7 @@ class MastLitePropagator:
         schedule = MemorySchedule(anchors=(0,), recent=config.recent)
         self._memory = MaskMemory(schedule, max_bytes=max_memory_bytes)
         self._cache = FrameCache() if features is None else features
-        self._looks = Looks(config)
+        self._looks = Looks(config.looks)
 
     @torch.no_grad()
     def predict(self, frame: Frame) -> Masks:
@@ -73,7 +73,7 @@ class MastLitePropagator:
         device = next(self._encoder.parameters()).device
         looks = {name.removeprefix("looks."): tensor.to(device) for name, tensor in state.items() if name.startswith("looks.")}
         try:
-            restored = Looks.restored(looks, self._config)
+            restored = Looks.restored(looks, self._config.looks)
         except (KeyError, ValueError) as error:
             message = f"this is not the state of such a pass: {error} is missing or misnamed; start the clip again without --resume"
             raise InputError(message) from error
@@ -85,13 +85,9 @@ class MastLitePropagator:
 
     def _with_looks(self, prior: Float[Tensor, "n h w"], features: Features, ids: tuple[int, ...]) -> Float[Tensor, "n h2 w2"]:
         """The memory read's distribution, at stride 4, times that of the looks; where the read sees no object nearby, there is none."""
-        hw = features.descriptors.shape[1:]
-        fine = resize_smooth(prior, hw).clamp(min=self._config.least_prior)
-        evidence = self._config.looks_weight * self._looks.log_odds(features.descriptors, ids)
-        probs = (fine.log() + F.pad(evidence, (0, 0, 0, 0, 1, 0))).softmax(0)
         near = F.max_pool2d((1 - prior[:1] > self._config.read.negligible).float(), 5, stride=1, padding=2)
-        possible = F.interpolate(near[None], hw, mode="nearest")[0]
-        return torch.cat([1 - possible * (1 - probs[:1]), possible * probs[1:]])
+        possible = F.interpolate(near[None], features.descriptors.shape[1:], mode="nearest")[0]
+        return self._looks.weighed(prior, features.descriptors, ids, possible)
 
     def _without_strays(self, probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         """The distribution without the parts of objects that are small beside the object's largest: look-alikes that once touched it."""
