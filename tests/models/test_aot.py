@@ -98,7 +98,8 @@ def test_outlines_follow_the_edges_of_the_frame_where_the_variant_says_so(small,
 
 
 def test_official_variants_leave_outlines_where_the_network_sees_them():
-    assert {(VARIANTS[name].edge_radius, VARIANTS[name].looks) for name in RELEASED} == {(0, None)}
+    own = {(VARIANTS[name].edge_radius, VARIANTS[name].looks, VARIANTS[name].stray_share) for name in RELEASED}
+    assert own == {(0, None, 0.0)}
 
 
 @pytest.mark.parametrize("radius", [0, 6])
@@ -112,6 +113,21 @@ def test_looks_are_heard_where_the_network_doubts(small, radius, monkeypatch):
     masks = run(tracker.start(), [Frame(0, image), Frame(1, image)], {0: truth})[1]
     assert masks.hw == (64, 80)
     assert float((masks.labels() == truth.labels()).float().mean()) > 0.95
+
+
+def test_parts_that_are_small_beside_the_largest_are_dropped_where_the_variant_says_so(small, monkeypatch):
+    logits = torch.zeros(2, 64, 80)
+    logits[0] = 1
+    logits[1, 10:40, 10:40] = logits[1, 50:54, 60:64] = 9
+    monkeypatch.setattr(AotPropagator, "_upsampled", lambda *_: logits)
+    frame = Frame(1, torch.full((3, 64, 80), 90, dtype=torch.uint8))
+    truth = Masks.from_labels((logits[1] > 0).int())
+    seen = [
+        run(AotTracker(small.network, replace(small.config, stray_share=share)).start(), [replace(frame, index=0), frame], {0: truth})[1].labels()
+        for share in (0.0, 0.1)
+    ]
+    assert [int(labels[50:54, 60:64].sum()) for labels in seen] == [16, 0]
+    assert torch.equal(seen[1][10:40, 10:40], seen[0][10:40, 10:40])
 
 
 def test_looks_are_part_of_the_state(small):

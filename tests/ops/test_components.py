@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from rotoscope.ops.components import connected_parts, small_parts
+from rotoscope.ops.components import connected_parts, small_parts, without_strays
 
 
 def flood_fill(present: Tensor) -> list[set[tuple[int, int]]]:
@@ -46,3 +46,17 @@ def test_small_parts_are_those_below_the_share() -> None:
 
 def test_nothing_above_the_threshold_has_no_small_parts() -> None:
     assert not bool(small_parts(torch.full((4, 4), 0.3), threshold=0.4, share=0.2).any())
+
+
+def test_strays_become_background_and_large_parts_stay() -> None:
+    probs = torch.zeros(3, 21, 31)
+    probs[1, 2:12, 2:12] = 0.9
+    probs[1, 16:18, 24:26] = 0.9  # 4 of 104 cells
+    probs[2, 14:20, 2:8] = 0.8
+    probs[0] = 1 - probs[1:].sum(dim=0)
+    cleaned = without_strays(probs, share=0.1)
+    torch.testing.assert_close(cleaned[1, 2:12, 2:12], probs[1, 2:12, 2:12])
+    torch.testing.assert_close(cleaned[2], probs[2])
+    assert float(cleaned[1, 13:, 20:].max()) == 0
+    torch.testing.assert_close(cleaned.sum(dim=0), torch.ones(21, 31))
+    assert torch.equal(without_strays(probs, share=0.01), probs)

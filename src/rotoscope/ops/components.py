@@ -25,3 +25,19 @@ def small_parts(amounts: Float[Tensor, "h w"], *, threshold: float, share: float
     is_small = sums < share * sums.max()
     is_small[0] = False
     return is_small[parts]
+
+
+def without_strays(probs: Float[Tensor, "channels h w"], *, share: float) -> Float[Tensor, "channels h w"]:
+    """A distribution over the background and objects without the parts of objects that are small beside the object's largest.
+
+    Such are look-alikes that once touched it. Parts less than two cells apart count as one; what is dropped becomes background.
+
+    Args:
+        probs: channel 0 is the background.
+        share: of the largest part's sum; smaller parts go, with their soft rim.
+    """
+    coarse = F.avg_pool2d(probs[1:], 2, ceil_mode=True)
+    strays = torch.stack([small_parts(one, threshold=0.4, share=share) for one in coarse])
+    margin = F.max_pool2d(strays.float(), 3, stride=1, padding=1) * ((coarse < 0.4) | strays)  # their rim, but no other part
+    kept = probs[1:] * (1 - F.interpolate(margin[None], probs.shape[1:], mode="nearest")[0])
+    return torch.cat([1 - kept.sum(0, keepdim=True), kept])

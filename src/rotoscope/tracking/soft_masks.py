@@ -173,8 +173,8 @@ def _shared_out(exact: Float[Tensor, "channels m"]) -> Float[Tensor, "channels m
         levels[receivers, columns] += 1
         fractions[receivers, columns] = -1
         left[columns] -= 1
-    winners = exact.argmax(dim=0)
-    while bool((wrong := levels.argmax(dim=0) != winners).any()):  # a tie by rounding went to a lower channel
+    winners = exact.max(dim=0).indices
+    while bool((wrong := levels.max(dim=0).indices != winners).any()):  # a tie by rounding went to a lower channel
         columns = wrong.nonzero().flatten()
         levels[levels[:, columns].argmax(dim=0), columns] -= 1
         levels[winners[columns], columns] += 1

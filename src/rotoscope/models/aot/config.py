@@ -28,6 +28,8 @@ class AotConfig:
         short_edge: the same for the shorter side; None for no limit (official: 624 in multi-scale tests only).
         scale: a factor on the size thereafter.
         looks: a classifier of what the objects look like, learnt while tracking, that is heard beside the network (`nn.looks`); None officially.
+        stray_share: parts of an object smaller than this share of its largest part are dropped (`ops.components.without_strays`); 0 for none, as
+            officially.
         edge_radius: of the guided filter that moves outlines to the frame's edges (`ops.guided.follow_edges`); 0 for none, as officially.
         edge_smoothness: variance of Lab below which it sees no edge.
         lose_absent_highest_ids: reproduce an official bug: when a mask is given later in a clip, objects that have no pixel in that frame, and
@@ -48,6 +50,7 @@ class AotConfig:
     short_edge: int | None = None
     scale: float = 1.0
     looks: LooksSettings | None = None
+    stray_share: float = 0.0
     edge_radius: int = 0
     edge_smoothness: float = 3e-4
     lose_absent_highest_ids: bool = False
@@ -88,8 +91,9 @@ _TABLE = (
         gated=True,
         long_term_gap=5,
         long_term_frames=8,
-        long_edge=480,
+        long_edge=576,
         looks=LooksSettings(surroundings=8),
+        stray_share=0.1,
         edge_radius=6,
         calibration=_LITE_KNOTS,
     ),

@@ -18,6 +18,7 @@ from rotoscope.models.aot.network import AotNetwork, Pass, Picture, one_hot_iden
 from rotoscope.nn.looks import Looks, descriptors_of
 from rotoscope.ops.aggregate import merge_groups, normalised
 from rotoscope.ops.color import imagenet_scaled, rgb_to_lab
+from rotoscope.ops.components import without_strays
 from rotoscope.ops.confidence import scored
 from rotoscope.ops.guided import follow_edges
 from rotoscope.ops.sizing import resize_cubic, resize_labels, resize_smooth, working_size
@@ -131,10 +132,10 @@ class AotPropagator:
             groups = [self._upsampled(seen.picture, result, hw, index) for index, result in enumerate(matched.passes)]
         channels = [0, *(1 + self._slots.index(object_id) for object_id in self._listed)]
         logits = groups[0] if len(groups) == 1 else merge_groups([group.softmax(dim=0) for group in groups])
-        probs = logits[channels].softmax(dim=0)
-        if self._looks is not None and seen.descriptors is not None:
-            possible = F.max_pool2d((1 - probs[:1] > _NEGLIGIBLE).float(), 2 * _REACH + 1, stride=1, padding=_REACH)
-            probs = self._looks.weighed(probs, seen.descriptors, self._listed, possible)
+        read = logits[channels].softmax(dim=0)
+        probs = read if seen.descriptors is None else self._with_looks(read, seen.descriptors)
+        if self._config.stray_share:
+            probs = without_strays(probs, share=self._config.stray_share)
         if self._config.edge_radius:
             probs = self._on_edges(probs, frame)
         elif hw != frame.hw:
@@ -259,6 +260,12 @@ class AotPropagator:
         enlarged = F.interpolate(logits[:, :used], size=hw, mode="bilinear", align_corners=self._config.align_corners)
         return enlarged[0]
 
+    def _with_looks(self, read: Float[Tensor, "channels h w"], descriptors: Float[Tensor, "d h w"]) -> Float[Tensor, "channels h w"]:
+        """The distribution that the memories gave times that of the looks."""
+        assert self._looks is not None, "a variant with descriptors has looks"
+        possible = F.max_pool2d((1 - read[:1] > _NEGLIGIBLE).float(), 2 * _REACH + 1, stride=1, padding=_REACH)
+        return self._looks.weighed(read, descriptors, self._listed, possible)
+
     def _on_edges(self, probs: Float[Tensor, "channels _ _"], frame: Frame) -> Float[Tensor, "channels h w"]:
         """The distribution at the frame's size with its outlines on the frame's edges, found at no more than the size of 480p."""
         shrinking = min(1.0, (_EDGE_PIXELS / (frame.hw[0] * frame.hw[1])) ** 0.5)
@@ -282,7 +289,7 @@ class AotPropagator:
     def _slot_labels(self, masks: Masks) -> Int64[Tensor, "h w"]:
         """The winner of each pixel as a slot, counted from 1; 0 is the background. Ties go to the lower channel."""
         slots = [0, *(1 + self._slots.index(object_id) if object_id in self._slots else 0 for object_id in masks.object_ids)]
-        winners = masks.probs.argmax(dim=0).to(self._device)
+        winners = masks.probs.max(dim=0).indices.to(self._device)
         return torch.tensor(slots, device=self._device)[winners]
 
     def _update(self, group: GroupMemory, picture: Picture, labels: Int64[Tensor, "h w"], matched: Pass | None) -> None:

@@ -118,7 +118,7 @@ def encode(encoder: MastEncoder, frame: Frame) -> Float[Tensor, "c h w"]:
 
 
 def _one_hot(probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    winner: Int32[Tensor, "h w"] = probs.argmax(dim=0)
+    winner: Int32[Tensor, "h w"] = probs.max(dim=0).indices
     return torch.nn.functional.one_hot(winner, probs.shape[0]).permute(2, 0, 1).to(probs)
 
 

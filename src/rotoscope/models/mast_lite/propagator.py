@@ -13,7 +13,7 @@ from rotoscope.models.mast_lite.features import Features, MastLiteConfig, extrac
 from rotoscope.nn.efficientnet_lite import EfficientNetLite
 from rotoscope.nn.looks import Looks
 from rotoscope.ops.aggregate import normalised
-from rotoscope.ops.components import small_parts
+from rotoscope.ops.components import without_strays
 from rotoscope.ops.confidence import agreement, scored
 from rotoscope.ops.guided import follow_edges
 from rotoscope.ops.sizing import resize_smooth
@@ -46,7 +46,7 @@ class MastLitePropagator:
         prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
         looked = self._with_looks(prior, features, ids)
         figures = agreement(resize_smooth(prior, looked.shape[1:]), looked)
-        probs = self._without_strays(looked)
+        probs = without_strays(looked, share=self._config.stray_share)
         probs = follow_edges(probs, features.guide, radius=self._config.edge_radius, smoothness=self._config.edge_smoothness)
         return scored(Masks(normalised(resize_smooth(probs, frame.hw)), ids), self._config.calibration, figures)
 
@@ -88,11 +88,3 @@ class MastLitePropagator:
         near = F.max_pool2d((1 - prior[:1] > self._config.read.negligible).float(), 5, stride=1, padding=2)
         possible = F.interpolate(near[None], features.descriptors.shape[1:], mode="nearest")[0]
         return self._looks.weighed(prior, features.descriptors, ids, possible)
-
-    def _without_strays(self, probs: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-        """The distribution without the parts of objects that are small beside the object's largest: look-alikes that once touched it."""
-        coarse = F.avg_pool2d(probs[1:], 2)
-        strays = torch.stack([small_parts(one, threshold=0.4, share=self._config.stray_share) for one in coarse])
-        margin = F.max_pool2d(strays.float(), 3, stride=1, padding=1) * ((coarse < 0.4) | strays)  # their soft rim, but no other part
-        kept = probs[1:] * (1 - F.interpolate(margin[None], probs.shape[1:], mode="nearest")[0])
-        return torch.cat([1 - kept.sum(0, keepdim=True), kept])
