@@ -256,6 +256,19 @@ def test_a_reference_without_objects_predicts_background_until_one_is_given(smal
     assert results[3].object_ids == (1, 2)
 
 
+@pytest.mark.parametrize("name", ["deaot-lite", "mast-lite"])
+def test_what_ships_goes_on_without_objects(name):
+    frames, labels = clip()
+    propagator = registry.load(name, device="cpu").start()
+    propagator.remember(frames[0], Masks.from_labels(torch.zeros_like(labels[0])), given=True)
+    assert torch.equal(propagator.predict(frames[1]).labels(), torch.zeros(48, 64, dtype=torch.int32))
+    propagator.remember(frames[1], Masks.from_labels(labels[1]), given=True)
+    masks = propagator.predict(frames[2])
+    assert masks.object_ids == (1, 2)
+    propagator.remember(frames[2], Masks.from_labels(torch.zeros_like(labels[0])), given=False)
+    assert propagator.predict(frames[3]).hw == (48, 64)
+
+
 def test_two_hundred_objects_are_followed_in_twenty_groups(small):
     frames, _ = clip(2, (32, 32))
     labels = torch.zeros(32, 32, dtype=torch.int32)

@@ -124,7 +124,7 @@ class AotPropagator:
         if self._hw is None:
             message = f"frame {frame.index} cannot be predicted before a frame with masks is remembered; start where a mask is given"
             raise PropagationError(message)
-        if not self._groups:
+        if not self._listed:
             return Masks(torch.ones((1, *frame.hw)), ())
         with self._precision():
             seen, matched = self._see(frame), self._match(frame)

@@ -42,6 +42,8 @@ class MastLitePropagator:
         """
         remembered = self._memory.references(frame.index)
         ids = self._memory.object_ids
+        if not ids:
+            return Masks(torch.ones((1, *frame.hw)), ())
         features = self._features(frame)
         prior = self._config.read(features.key, [one.features for one in remembered], [one.masks.probs for one in remembered])
         looked = self._with_looks(prior, features, ids)
