@@ -50,3 +50,10 @@ def test_agreement_is_the_soft_overlap_of_each_object() -> None:
     assert agreement(other, one) == agreement(one, other)
     nothing = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]])
     assert agreement(nothing, nothing) == (0.0,)
+
+
+def test_factors_lower_the_raw_figures() -> None:
+    masks = Masks(torch.tensor([0.2, 0.8]).view(2, 1, 1).expand(2, 4, 4), (1,))
+    assert scored(masks, (), factors=(0.5,)).scores == pytest.approx((0.4,))
+    assert scored(masks, (0.0, 0.5, 1.0), factors=(0.25,)).scores == pytest.approx((0.2,))
+    assert scored(masks, (), (0.6,), factors=(0.5,)).scores == pytest.approx((0.3,))

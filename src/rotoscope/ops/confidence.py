@@ -19,7 +19,7 @@ def agreement(one: Float[Tensor, "channels h w"], other: Float[Tensor, "channels
     return tuple((shared / all_.clamp(min=1e-6)).tolist())
 
 
-def scored(masks: Masks, knots: Sequence[float], figures: Sequence[float] | None = None) -> Masks:
+def scored(masks: Masks, knots: Sequence[float], figures: Sequence[float] | None = None, *, factors: Sequence[float] | None = None) -> Masks:
     """The masks with a score for each object: the overlap with the truth that its raw figure leads one to expect; 0 for objects without pixels.
 
     Args:
@@ -27,11 +27,12 @@ def scored(masks: Masks, knots: Sequence[float], figures: Sequence[float] | None
         knots: the expected overlaps at raw figures of 0, ..., 1 in even steps, from `evaluation.calibration.fit`; between them it is linear. Empty
             for a model that was never calibrated: the raw figures are the scores.
         figures: the raw figures, in 0..1; None for mean probabilities, which without knots are what masks without scores stand for anyway.
+        factors: what the raw figures are multiplied by, in 0..1.
     """
-    if not knots and figures is None:
+    if not knots and figures is None and factors is None:
         return masks
     probable = replace(masks, scores=None).confidence()
-    raw = probable if figures is None else figures
+    raw = [one * factor for one, factor in zip(figures or probable, factors or [1.0] * len(probable), strict=True)]
     scores = (0.0 if shown == 0 else _read_off(one, knots) if knots else one for shown, one in zip(probable, raw, strict=True))
     return replace(masks, scores=tuple(scores))
 

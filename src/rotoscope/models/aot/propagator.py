@@ -19,7 +19,7 @@ from rotoscope.nn.looks import Looks, descriptors_of
 from rotoscope.ops.aggregate import merge_groups, normalised
 from rotoscope.ops.color import imagenet_scaled, rgb_to_lab
 from rotoscope.ops.components import without_strays
-from rotoscope.ops.confidence import scored
+from rotoscope.ops.confidence import agreement, scored
 from rotoscope.ops.guided import follow_edges
 from rotoscope.ops.sizing import resize_cubic, resize_labels, resize_smooth, working_size
 from rotoscope.types import FeatureStore, Frame, Masks
@@ -133,14 +133,17 @@ class AotPropagator:
         channels = [0, *(1 + self._slots.index(object_id) for object_id in self._listed)]
         logits = groups[0] if len(groups) == 1 else merge_groups([group.softmax(dim=0) for group in groups])
         read = logits[channels].softmax(dim=0)
-        probs = read if seen.descriptors is None else self._with_looks(read, seen.descriptors)
+        probs, agreed = read, None
+        if seen.descriptors is not None:
+            probs = self._with_looks(read, seen.descriptors)
+            agreed = agreement(read, probs)
         if self._config.stray_share:
             probs = without_strays(probs, share=self._config.stray_share)
         if self._config.edge_radius:
             probs = self._on_edges(probs, frame)
         elif hw != frame.hw:
             probs = normalised(resize_smooth(probs, frame.hw))
-        return scored(Masks(probs, self._listed), self._config.calibration)
+        return scored(Masks(probs, self._listed), self._config.calibration, factors=agreed)
 
     @torch.inference_mode()
     def remember(self, frame: Frame, masks: Masks, *, given: bool) -> None:
