@@ -65,8 +65,8 @@ _EVERY_FIFTH = 5
 _LITE_KNOTS = (0.0, 0.292, 0.585, 0.692, 0.701, 0.71, 0.775, 0.867, 0.903, 0.924, 1.0)
 """Of the mean probability times how much the network and the looks agree, from 40 synthetic clips of held-out images (975 masks).
 
-Fitted on either half of the clips, the scores of the other half are off by 0.050 and 0.035 in the mean. Below 0.7, where hardly any mask was, a line to
-0 stands for the fit, so that what is less sure never looks alike.
+Fitted on either half of the clips, the scores of the other half are off by 0.050 and 0.035 in the mean. Below 0.7, where hardly any mask was, a line
+to 0 stands for the fit, so that what is less sure never looks alike.
 """
 
 _TABLE = (
