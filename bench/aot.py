@@ -67,7 +67,7 @@ def _step(propagator: object, frame: object) -> list[float]:
     """One frame; the clock before, between and after its parts."""
     marks = [time.process_time()]
     with torch.inference_mode():
-        propagator._picture(frame)  # noqa: SLF001 - the parts of a step, one by one
+        propagator._see(frame)  # noqa: SLF001 - the parts of a step, one by one
         marks.append(time.process_time())
         propagator._match(frame)  # noqa: SLF001 - the same
         marks.append(time.process_time())

@@ -65,13 +65,15 @@ def stopwatches(model: str) -> list[tuple[object, str, str]]:
         from rotoscope.ops.window_read import WindowRead
 
         state = propagator.MastLitePropagator
-        masks = [(state, name, "masks") for name in ("_with_looks", "_without_strays")]
+        masks = [(state, "_with_looks", "masks"), (propagator, "without_strays", "masks")]
         return [(propagator, "extract", "picture"), (WindowRead, "__call__", "memory read"), *masks, (propagator, "follow_edges", "outlines"),
                 (state, "remember", "remember")]  # fmt: skip
     from rotoscope.models.aot import AotNetwork, AotPropagator
+    from rotoscope.models.aot import propagator as aot
 
-    return [(AotNetwork, "see", "picture"), (AotNetwork, "match", "memory read"), (AotPropagator, "_upsampled", "masks"),
-            (AotPropagator, "_on_edges", "outlines"), (AotPropagator, "remember", "remember")]  # fmt: skip
+    masks = [(AotPropagator, "_upsampled", "masks"), (AotPropagator, "_with_looks", "masks"), (aot, "without_strays", "masks")]
+    return [(AotPropagator, "_seen", "picture"), (AotNetwork, "match", "memory read"), *masks, (AotPropagator, "_on_edges", "outlines"),
+            (AotPropagator, "remember", "remember")]  # fmt: skip
 
 
 def timed(owner: object, name: str, spent: dict[str, float], part: str) -> None:

@@ -63,7 +63,7 @@ def start(variant: str, *, gap: int | None = -1) -> AotPropagator:
 def logits_of(propagator: AotPropagator, frame: Frame, group: int = 0) -> Tensor:
     """What the decoder gives at stride 4, for the identities that a group uses."""
     matched = propagator._match(frame)
-    return propagator._network.decode(propagator._picture(frame), matched.passes[group])[0]
+    return propagator._network.decode(propagator._see(frame).picture, matched.passes[group])[0]
 
 
 def run(propagator: AotPropagator, frames: list[Frame], first: Masks, truth: Tensor | None = None) -> list[tuple[Tensor, Masks, int]]:
@@ -109,7 +109,7 @@ def test_a_step_is_the_official_one(variant):
     assert worst(reference.outputs[-1][0, :, ::4], data["ref_lstt_last_c4"]) < LOGIT_TOLERANCE
     propagator = start(variant)
     propagator.remember(frames[0], Masks.from_labels(labels[0]), given=True)
-    picture, matched = propagator._picture(frames[1]), propagator._match(frames[1])
+    picture, matched = propagator._see(frames[1]).picture, propagator._match(frames[1])
     assert worst(picture.embedding[0, :, ::4], data["f1_proj_c4"].flatten(1).T) < BLOCK_TOLERANCE
     assert worst(matched.passes[0].outputs[-1][0, :, ::4], data["f1_lstt_last_c4"]) < LOGIT_TOLERANCE
     assert worst(logits_of(propagator, frames[1])[:4], data["f1_logits4"]) < LOGIT_TOLERANCE
@@ -159,7 +159,7 @@ def test_a_clip_with_another_gap_is_not_the_official_one(variant):
 
 def merged_logits(propagator: AotPropagator, frame: Frame) -> Tensor:
     """Log-odds of the identities of all groups at the frame's size, unused ones of the last group left out."""
-    picture, matched = propagator._picture(frame), propagator._match(frame)
+    picture, matched = propagator._see(frame).picture, propagator._match(frame)
     groups = [propagator._upsampled(picture, result, frame.hw, index).softmax(dim=0) for index, result in enumerate(matched.passes)]
     return merge_groups(groups)
 
